@@ -1,0 +1,1 @@
+//! Tags, edits and generates images in batches.
