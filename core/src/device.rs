@@ -1,0 +1,206 @@
+//! Where networks run and in which number format.
+//!
+//! What a user names is never silently replaced: a device that is not there and a precision that
+//! the device cannot compute are errors. What `auto` resolved to is reported by [`Placement`].
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::DType;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The device that a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The best device of this build and machine: CUDA, else Metal, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this index.
+    Cuda(usize),
+    /// The Metal device of this index.
+    Metal(usize),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, index) = match text.split_once(':') {
+            Some((name, index)) => (name, index.parse().ok()),
+            None => (text, Some(0)),
+        };
+        match (name, index) {
+            ("auto", _) if name == text => Ok(Device::Auto),
+            ("cpu", _) if name == text => Ok(Device::Cpu),
+            ("cuda", Some(index)) => Ok(Device::Cuda(index)),
+            ("metal" | "mps", Some(index)) => Ok(Device::Metal(index)),
+            _ => Err(Error::invalid_input(format!(
+                "unknown device `{text}`; known: auto, cpu, cuda, cuda:N, metal"
+            ))
+            .with("field", "device")),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+            Device::Metal(index) => write!(f, "metal:{index}"),
+        }
+    }
+}
+
+/// The number format that a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// The fastest format of the device that keeps the model's answers.
+    #[default]
+    Auto,
+    /// 32-bit floating point.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit floating point.
+    F16,
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Precision::Auto),
+            "f32" => Ok(Precision::F32),
+            "bf16" => Ok(Precision::Bf16),
+            "f16" => Ok(Precision::F16),
+            _ => Err(Error::invalid_input(format!(
+                "unknown precision `{text}`; known: auto, f32, bf16, f16"
+            ))
+            .with("field", "precision")),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::Auto => "auto",
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        })
+    }
+}
+
+/// A device and a precision after `auto` was resolved: what a model really runs on.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    device: Device,
+    precision: Precision,
+    candle: candle_core::Device,
+}
+
+impl Placement {
+    /// Resolves what a user asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DeviceUnavailable`] if the named device is not part of this build or machine,
+    /// [`ErrorKind::Unsupported`] if it cannot compute in the named precision.
+    pub fn resolve(device: Device, precision: Precision) -> Result<Self> {
+        let device = match device {
+            Device::Auto | Device::Cpu => Device::Cpu,
+            Device::Cuda(_) => return Err(not_built("CUDA", device)),
+            Device::Metal(_) => return Err(not_built("Metal", device)),
+        };
+        match precision {
+            Precision::Auto | Precision::F32 => {}
+            other => {
+                return Err(Error::unsupported(format!(
+                    "{other} is not available on {device} yet; use f32 or auto"
+                ))
+                .with("field", "precision"));
+            }
+        }
+        Ok(Self { device, precision: Precision::F32, candle: candle_core::Device::Cpu })
+    }
+
+    /// The device; never [`Device::Auto`].
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The precision; never [`Precision::Auto`].
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(crate) fn candle(&self) -> &candle_core::Device {
+        &self.candle
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        match self.precision {
+            Precision::Auto | Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.device, self.precision)
+    }
+}
+
+fn not_built(what: &str, device: Device) -> Error {
+    Error::new(ErrorKind::DeviceUnavailable, format!("this build has no {what} support"))
+        .with("device", device)
+}
+
+/// Turns a tensor library's error into ours. The only place that recognises a full memory.
+pub(crate) fn classify(error: candle_core::Error, action: &str) -> Error {
+    let text = error.to_string();
+    let first_line = text.lines().next().unwrap_or_default();
+    let kind = if text.contains("out of memory") || text.contains("OUT_OF_MEMORY") {
+        ErrorKind::OutOfMemory
+    } else {
+        ErrorKind::Internal
+    };
+    Error::new(kind, format!("{action}: {first_line}")).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for name in ["auto", "cpu", "cuda:0", "cuda:3", "metal:0"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        for name in ["", "gpu", "cuda:", "cuda:x", "cpu:0", "auto:1"] {
+            let error = name.parse::<Device>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_named_device_is_never_replaced() {
+        for device in [Device::Cuda(0), Device::Metal(0)] {
+            let error = Placement::resolve(device, Precision::Auto).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DeviceUnavailable);
+        }
+        let error = Placement::resolve(Device::Cpu, Precision::F16).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let auto = Placement::resolve(Device::Auto, Precision::Auto).unwrap();
+        assert_eq!(auto.to_string(), "cpu f32");
+    }
+}

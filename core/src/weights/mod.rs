@@ -1,0 +1,13 @@
+//! Model files: folders, tensors by name, and readers of the formats that models are published in.
+//!
+//! Every reader ends in one type, [`Weights`]: tensors under the names that the networks ask for.
+//! Networks take theirs through a [`Scope`], which checks the shape before anything is copied and
+//! remembers what was taken, so that missing and left-over tensors are both reported by name.
+
+mod checkpoint;
+mod model_dir;
+pub(crate) mod onnx;
+mod safetensors;
+
+pub(crate) use checkpoint::{Scope, Weights};
+pub(crate) use model_dir::ModelDir;
