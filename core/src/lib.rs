@@ -5,10 +5,15 @@
 mod control;
 mod device;
 mod error;
+mod kernels;
 mod limits;
+mod models;
+mod nn;
+mod pixels;
 mod weights;
 
 pub use control::{Control, Progress};
 pub use device::{Device, Placement, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use pixels::{DecodeOptions, Image};

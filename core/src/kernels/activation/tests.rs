@@ -1,0 +1,55 @@
+use candle_core::{Device, Tensor};
+
+use super::super::testing::assert_close;
+use super::{Activation, reference};
+
+const ALL: [Activation; 6] = [
+    Activation::GeluErf,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Silu,
+    Activation::Relu,
+    Activation::Identity,
+];
+
+fn grid(from: f64, to: f64, count: usize) -> Tensor {
+    let step = (to - from) / count as f64;
+    let values: Vec<f32> = (0..count).map(|i| (from + step * i as f64) as f32).collect();
+    Tensor::new(values, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn agrees_with_the_reference() {
+    let x = grid(-12.0, 12.0, 100_003);
+    for activation in ALL {
+        let found = activation.forward(&x).unwrap();
+        let expected = reference::forward(activation, &x).unwrap();
+        assert_close(&found, &expected, 2e-6, &format!("{activation:?}"));
+    }
+}
+
+#[test]
+fn takes_empty_extreme_and_strided_input() {
+    let empty = Tensor::zeros((0, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let extreme = Tensor::new(&[-1e30f32, -200.0, -0.0, 0.0, 200.0, 1e12], &Device::Cpu).unwrap();
+    let strided = grid(-3.0, 3.0, 60).reshape((6, 10)).unwrap().t().unwrap();
+    for activation in ALL {
+        assert_eq!(activation.forward(&empty).unwrap().dims(), &[0, 3]);
+        let values = activation.forward(&extreme).unwrap().to_vec1::<f32>().unwrap();
+        assert!(values.iter().all(|v| v.is_finite()), "{activation:?}: {values:?}");
+        let found = activation.forward(&strided).unwrap();
+        let expected = reference::forward(activation, &strided).unwrap();
+        assert_close(&found, &expected, 2e-6, &format!("{activation:?} strided"));
+    }
+}
+
+#[test]
+fn exp_has_the_stated_error() {
+    for i in -87_000..88_000 {
+        let x = i as f32 / 1000.0;
+        let exact = f64::from(x).exp();
+        let error = ((f64::from(super::cpu::exp(x)) - exact) / exact).abs();
+        assert!(error < 3e-7, "exp({x}) is off by {error:e}");
+    }
+    assert_eq!(super::cpu::exp(f32::NEG_INFINITY), 0.0);
+}

@@ -1,0 +1,33 @@
+use super::super::testing::{assert_close, values};
+use super::{forward, reference};
+
+#[test]
+fn agrees_with_the_reference_over_odd_shapes() {
+    for (b, h, w, c, side) in [
+        (1, 1, 1, 1, 7),
+        (2, 5, 9, 3, 7),
+        (1, 14, 14, 40, 7),
+        (2, 3, 4, 33, 3),
+        (1, 8, 2, 64, 5),
+        (0, 4, 4, 8, 7),
+    ] {
+        let x = values(&[b, h, w, c], 1);
+        let (weight, bias) = (values(&[side, side, c], 2), values(&[c], 3));
+        let found = forward(&x, &weight, &bias).unwrap();
+        if b == 0 {
+            assert_eq!(found.dims(), x.dims());
+            continue;
+        }
+        let expected = reference::forward(&x, &weight, &bias).unwrap();
+        assert_close(&found, &expected, 1e-5, &format!("{:?}", (b, h, w, c, side)));
+    }
+}
+
+#[test]
+fn takes_strided_input_and_refuses_even_kernels() {
+    let x = values(&[1, 6, 5, 4], 4).transpose(1, 2).unwrap();
+    let (weight, bias) = (values(&[3, 3, 4], 5), values(&[4], 6));
+    let found = forward(&x, &weight, &bias).unwrap();
+    assert_close(&found, &reference::forward(&x, &weight, &bias).unwrap(), 1e-5, "strided");
+    assert!(forward(&x, &values(&[2, 2, 4], 5), &bias).is_err());
+}

@@ -1,0 +1,32 @@
+//! Test data for kernels: values from a fixed sequence and a comparison with a stated tolerance.
+
+use candle_core::{Device, Result, Tensor};
+
+/// A tensor of reproducible values in about -1 to 1.
+pub(super) fn values(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Fails unless both tensors have the same shape and differ by at most `tolerance` anywhere.
+pub(super) fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, what: &str) {
+    assert_eq!(found.dims(), expected.dims(), "{what}: shape");
+    if expected.elem_count() == 0 {
+        return;
+    }
+    let difference = max_difference(found, expected).unwrap();
+    assert!(difference <= tolerance, "{what}: differs by {difference}, allowed {tolerance}");
+}
+
+fn max_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
+    (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+}

@@ -1,0 +1,295 @@
+//! EVA and EVA-02 (Fang et al., arXiv 2303.11331) with the options of timm's `Eva`: rotary and
+//! learned positions, SwiGLU, inner norms, class and register tokens, fused or separate q, k, v.
+
+use candle_core::{Result, Tensor};
+use serde_json::json;
+
+use super::Classifier;
+use super::args::Args;
+use super::vit::{PrefixOptions, PrefixTokens, norm_options, pooling};
+use crate::device::classify;
+use crate::error::{self, Error};
+use crate::kernels::activation::Activation;
+use crate::nn::{
+    AxialRope, AxialRopeOptions, Linear, Mlp, MlpOptions, Norm, NormOptions, PatchEmbed, Pooling,
+    attend, pool_tokens, residual, zeros,
+};
+use crate::weights::Scope;
+
+/// An EVA network with a linear head.
+pub(crate) struct Eva {
+    patch_embed: PatchEmbed,
+    tokens: PrefixTokens,
+    rope: Option<AxialRope>,
+    norm_pre: Option<Norm>,
+    blocks: Vec<Block>,
+    norm: Option<Norm>,
+    fc_norm: Option<Norm>,
+    head: Linear,
+    pooling: Pooling,
+    input_size: (usize, usize),
+    features: usize,
+    labels: usize,
+}
+
+impl Eva {
+    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+        refuse_variants(args)?;
+        let width = args.usize("embed_dim", 768)?;
+        let input_size = args.pair("img_size", 224)?;
+        let patch = args.pair("patch_size", 16)?;
+        let grid = (input_size.0 / patch.0, input_size.1 / patch.1);
+        let norm = norm_options(args, 1e-6)?;
+        let pooling = pooling(args, "avg")?;
+        let class = args.bool("class_token", true)?;
+        if pooling == Pooling::Token && !class {
+            return Err(Error::model_invalid("`global_pool` is \"token\" without a class token"));
+        }
+        let pre_norm = args.bool("use_pre_transformer_norm", false)?;
+        let fc_norm =
+            args.optional_bool("use_fc_norm")?.unwrap_or(pooling == Pooling::Average);
+        let post_norm = args.optional_bool("use_post_transformer_norm")?.unwrap_or(!fc_norm);
+        let heads = args.usize("num_heads", 12)?;
+        if !width.is_multiple_of(4 * heads) {
+            return Err(Error::model_invalid(format!(
+                "`embed_dim` {width} is no multiple of 4 `num_heads` ({heads})"
+            )));
+        }
+        let tokens = PrefixTokens::load(
+            scope,
+            PrefixOptions {
+                class,
+                registers: args.count("num_reg_tokens")?,
+                positions: args.bool("use_abs_pos_emb", true)?,
+                patches_only: args.bool("no_embed_class", false)?,
+                patches: grid.0 * grid.1,
+                width,
+            },
+        )?;
+        let rope = rope(args, grid, width / heads, scope)?;
+        let options = BlockOptions {
+            width,
+            heads,
+            hidden: (width as f64 * args.f64("mlp_ratio", 4.0)?) as usize,
+            qkv_bias: args.bool("qkv_bias", true)?,
+            qkv_fused: args.bool("qkv_fused", true)?,
+            qk_norm: args.bool("qk_norm", false)?.then_some(norm),
+            attn_norm: args.bool("scale_attn_inner", false)?.then_some(norm),
+            mlp: MlpOptions {
+                activation: Activation::GeluErf,
+                gated: args.bool("swiglu_mlp", false)?,
+                align: args.count("swiglu_align_to")?,
+                norm: args.bool("scale_mlp", false)?.then_some(norm),
+                bias: true,
+            },
+            layer_scale: args.layer_scale("init_values", false)?,
+            attn_scale_only: args.bool("attn_only_layer_scale", false)?,
+            prefix: tokens.count,
+            norm,
+        };
+        let depth = args.usize("depth", 12)?;
+        args.finish()?;
+        let optional_norm = |there: bool, name: &str| {
+            there.then(|| Norm::load(&scope.at(name), width, norm)).transpose()
+        };
+        Ok(Self {
+            patch_embed: PatchEmbed::load(&scope.at("patch_embed.proj"), 3, width, patch, !pre_norm)?,
+            tokens,
+            rope,
+            norm_pre: optional_norm(pre_norm, "norm_pre")?,
+            blocks: (0..depth)
+                .map(|i| Block::load(&scope.at("blocks").at(i), &options))
+                .collect::<error::Result<_>>()?,
+            norm: optional_norm(post_norm, "norm")?,
+            fc_norm: optional_norm(fc_norm, "fc_norm")?,
+            head: Linear::load(&scope.at("head"), width, labels, true)?,
+            pooling,
+            input_size,
+            features: width,
+            labels,
+        })
+    }
+}
+
+/// Fails on the arguments of timm's other networks in the same class (DINOv3, Sapiens, PE).
+fn refuse_variants(args: &Args) -> error::Result<()> {
+    args.only("in_chans", &[json!(3)])?;
+    args.only("num_kv_heads", &[])?;
+    args.only("attn_type", &[json!("eva")])?;
+    args.only("rope_type", &[json!("cat")])?;
+    args.only("rope_grid_indexing", &[json!("ij")])?;
+    args.only("rope_rotate_half", &[json!(false)])?;
+    args.only("use_post_norm", &[json!(false)])?;
+    args.bool("dynamic_img_size", false)?; // Inputs always have the size of the configuration.
+    args.bool("dynamic_img_pad", false)?;
+    Ok(())
+}
+
+fn rope(
+    args: &Args,
+    grid: (usize, usize),
+    head: usize,
+    scope: &Scope<'_>,
+) -> error::Result<Option<AxialRope>> {
+    let options = AxialRopeOptions {
+        grid,
+        reference: args
+            .is_set("ref_feat_shape")
+            .then(|| args.pair("ref_feat_shape", 16))
+            .transpose()?,
+        offset: args.f64("rope_grid_offset", 0.0)?,
+        temperature: args.f64("rope_temperature", 10_000.0)?,
+        head,
+    };
+    args.bool("use_rot_pos_emb", false)?
+        .then(|| AxialRope::new(options, scope.device(), scope.dtype()))
+        .transpose()
+        .map_err(|e| classify(e, "cannot make rotary positions"))
+}
+
+impl Classifier for Eva {
+    fn input_size(&self) -> (usize, usize) {
+        self.input_size
+    }
+
+    fn features(&self) -> usize {
+        self.features
+    }
+
+    fn labels(&self) -> usize {
+        self.labels
+    }
+
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+        let patches = self.patch_embed.forward(pixels)?.flatten(1, 2)?;
+        let mut x = self.tokens.forward(&patches)?;
+        if let Some(norm) = &self.norm_pre {
+            x = norm.forward(&x)?;
+        }
+        for block in &self.blocks {
+            x = block.forward(&x, self.rope.as_ref())?;
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x)?;
+        }
+        let pooled = pool_tokens(&x, self.pooling, self.tokens.count)?;
+        match &self.fc_norm {
+            Some(norm) => norm.forward(&pooled),
+            None => Ok(pooled),
+        }
+    }
+
+    fn classify(&self, features: &Tensor) -> Result<Tensor> {
+        self.head.forward(features)
+    }
+}
+
+struct BlockOptions {
+    width: usize,
+    heads: usize,
+    hidden: usize,
+    qkv_bias: bool,
+    qkv_fused: bool,
+    qk_norm: Option<NormOptions>,
+    attn_norm: Option<NormOptions>,
+    mlp: MlpOptions,
+    layer_scale: bool,
+    attn_scale_only: bool,
+    prefix: usize,
+    norm: NormOptions,
+}
+
+/// A pre-norm transformer block with rotary attention.
+struct Block {
+    norm1: Norm,
+    qkv: Linear,
+    qk_norms: Option<(Norm, Norm)>,
+    attn_norm: Option<Norm>,
+    proj: Linear,
+    gamma_1: Option<Tensor>,
+    norm2: Norm,
+    mlp: Mlp,
+    gamma_2: Option<Tensor>,
+    heads: usize,
+    prefix: usize,
+}
+
+impl Block {
+    fn load(scope: &Scope<'_>, options: &BlockOptions) -> error::Result<Self> {
+        let width = options.width;
+        let attn = scope.at("attn");
+        let head = width / options.heads;
+        let scale_mlp = options.layer_scale && !options.attn_scale_only;
+        Ok(Self {
+            norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
+            qkv: load_qkv(&attn, options)?,
+            qk_norms: options
+                .qk_norm
+                .map(|norm| {
+                    let q = Norm::load(&attn.at("q_norm"), head, norm)?;
+                    Ok((q, Norm::load(&attn.at("k_norm"), head, norm)?))
+                })
+                .transpose()?,
+            attn_norm: options
+                .attn_norm
+                .map(|norm| Norm::load(&attn.at("norm"), width, norm))
+                .transpose()?,
+            proj: Linear::load(&attn.at("proj"), width, width, true)?,
+            gamma_1: options.layer_scale.then(|| scope.get(width, "gamma_1")).transpose()?,
+            norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
+            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, options.mlp)?,
+            gamma_2: scale_mlp.then(|| scope.get(width, "gamma_2")).transpose()?,
+            heads: options.heads,
+            prefix: options.prefix,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, rope: Option<&AxialRope>) -> Result<Tensor> {
+        let attention = self.attention(&self.norm1.forward(x)?, rope)?;
+        let x = residual(x, &attention, self.gamma_1.as_ref())?;
+        residual(&x, &self.mlp.forward(&self.norm2.forward(&x)?)?, self.gamma_2.as_ref())
+    }
+
+    fn attention(&self, x: &Tensor, rope: Option<&AxialRope>) -> Result<Tensor> {
+        let (b, n, c) = x.dims3()?;
+        let head = c / self.heads;
+        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.heads, head))?;
+        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
+        let (mut q, mut k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+        if let Some((q_norm, k_norm)) = &self.qk_norms {
+            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        }
+        if let Some(rope) = rope {
+            (q, k) = (rope.forward(&q, self.prefix)?, rope.forward(&k, self.prefix)?);
+        }
+        let mut x = attend(&q, &k, &v, (head as f64).powf(-0.5), None)?;
+        if let Some(norm) = &self.attn_norm {
+            x = norm.forward(&x)?;
+        }
+        self.proj.forward(&x)
+    }
+}
+
+/// Queries, keys and values as one matrix product, whether the checkpoint holds them fused or
+/// apart. Keys have no bias in this family.
+fn load_qkv(attn: &Scope<'_>, options: &BlockOptions) -> error::Result<Linear> {
+    let width = options.width;
+    let weight = if options.qkv_fused {
+        attn.get((3 * width, width), "qkv.weight")?
+    } else {
+        let parts = ["q_proj.weight", "k_proj.weight", "v_proj.weight"]
+            .map(|name| attn.get((width, width), name));
+        join(parts)?
+    };
+    if !options.qkv_bias {
+        return Ok(Linear::new(weight, zeros(attn, 3 * width)?));
+    }
+    let names = if options.qkv_fused { ["q_bias", "v_bias"] } else { ["q_proj.bias", "v_proj.bias"] };
+    let [q, v] = names.map(|name| attn.get(width, name));
+    Ok(Linear::new(weight, join([q, zeros(attn, width), v])?))
+}
+
+pub(super) fn join(parts: [error::Result<Tensor>; 3]) -> error::Result<Tensor> {
+    let parts = parts.into_iter().collect::<error::Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 0).map_err(|e| classify(e, "cannot join tensors"))
+}

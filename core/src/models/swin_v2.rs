@@ -1,0 +1,332 @@
+//! Swin transformer V2 (Liu et al., arXiv 2111.09883) with the options of timm's
+//! `SwinTransformerV2`: windows of any size, also ones that do not divide the picture.
+
+use candle_core::{Result, Tensor};
+use serde_json::json;
+
+use super::Classifier;
+use super::args::Args;
+use super::vit::pooling;
+use crate::device::classify;
+use crate::error::{self, Error};
+use crate::kernels::activation::Activation;
+use crate::nn::{
+    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, Pooling, attend, pool_grid,
+    unit_vectors, zeros,
+};
+use crate::weights::Scope;
+
+mod window;
+
+use window::{Grid, Windows};
+
+/// A SwinV2 with a linear head.
+pub(crate) struct SwinV2 {
+    patch_embed: PatchEmbed,
+    patch_norm: Norm,
+    stages: Vec<Stage>,
+    norm: Norm,
+    pooling: Pooling,
+    head: Linear,
+    input_size: (usize, usize),
+    features: usize,
+    labels: usize,
+}
+
+impl SwinV2 {
+    /// `norm_eps` is not an argument of timm's class, but Keras checkpoints differ in it.
+    pub(crate) fn load(
+        args: &Args,
+        labels: usize,
+        norm_eps: Option<f64>,
+        scope: &Scope<'_>,
+    ) -> error::Result<Self> {
+        args.only("in_chans", &[json!(3)])?;
+        args.only("norm_layer", &[])?;
+        args.only("patch_norm", &[json!(true)])?;
+        args.bool("strict_img_size", true)?; // Inputs always have the size of the configuration.
+        args.bool("dynamic_img_size", false)?;
+        let norm = NormOptions { kind: NormKind::Layer, eps: norm_eps.unwrap_or(1e-5) };
+        let width = args.usize("embed_dim", 96)?;
+        let input_size = args.pair("img_size", 224)?;
+        let patch = args.pair("patch_size", 4)?;
+        let depths = args.stages("depths", &[2, 2, 6, 2])?;
+        let heads = args.stages("num_heads", &[3, 6, 12, 24])?;
+        let trained = args.stages_or_zero("pretrained_window_sizes", depths.len())?;
+        let windows = args.stage_pairs("window_size", 7, depths.len())?;
+        let always_partition = args.bool("always_partition", false)?;
+        let options = StageOptions {
+            ratio: args.f64("mlp_ratio", 4.0)?,
+            qkv_bias: args.bool("qkv_bias", true)?,
+            activation: args.activation("act_layer", "gelu")?,
+            norm,
+        };
+        let pooling = pooling(args, "avg")?;
+        args.finish()?;
+        if pooling == Pooling::Token {
+            return Err(Error::model_invalid("`global_pool` is \"token\" in a SwinV2"));
+        }
+        if heads.len() != depths.len() {
+            return Err(Error::model_invalid("`depths` and `num_heads` differ in length"));
+        }
+        let grid = Grid { rows: input_size.0 / patch.0, columns: input_size.1 / patch.1 };
+        let mut stages = Vec::with_capacity(depths.len());
+        for (i, depth) in depths.iter().enumerate() {
+            let width = width << i;
+            if !width.is_multiple_of(heads[i]) {
+                return Err(Error::model_invalid(format!(
+                    "width {width} of stage {i} is no multiple of its {} heads",
+                    heads[i]
+                )));
+            }
+            // Every stage after the first halves the grid, rounding up.
+            let grid = (0..i).fold(grid, |grid, _| grid.halved());
+            let place = StagePlace {
+                first: i == 0,
+                width,
+                heads: heads[i],
+                depth: *depth,
+                grid,
+                window: windows[i],
+                trained: trained[i],
+                always_partition,
+            };
+            stages.push(Stage::load(&scope.at("layers").at(i), &place, &options)?);
+        }
+        let features = width << (depths.len() - 1);
+        Ok(Self {
+            patch_embed: PatchEmbed::load(&scope.at("patch_embed.proj"), 3, width, patch, true)?,
+            patch_norm: Norm::load(&scope.at("patch_embed.norm"), width, norm)?,
+            stages,
+            norm: Norm::load(&scope.at("norm"), features, norm)?,
+            pooling,
+            head: Linear::load(&scope.at("head.fc"), features, labels, true)?,
+            input_size,
+            features,
+            labels,
+        })
+    }
+}
+
+impl Classifier for SwinV2 {
+    fn input_size(&self) -> (usize, usize) {
+        self.input_size
+    }
+
+    fn features(&self) -> usize {
+        self.features
+    }
+
+    fn labels(&self) -> usize {
+        self.labels
+    }
+
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+        let mut x = self.patch_norm.forward(&self.patch_embed.forward(pixels)?)?;
+        for stage in &self.stages {
+            x = stage.forward(&x)?;
+        }
+        pool_grid(&self.norm.forward(&x)?, self.pooling)
+    }
+
+    fn classify(&self, features: &Tensor) -> Result<Tensor> {
+        self.head.forward(features)
+    }
+}
+
+struct StageOptions {
+    ratio: f64,
+    qkv_bias: bool,
+    activation: Activation,
+    norm: NormOptions,
+}
+
+struct StagePlace {
+    first: bool,
+    width: usize,
+    heads: usize,
+    depth: usize,
+    grid: Grid,
+    window: (usize, usize),
+    trained: usize,
+    always_partition: bool,
+}
+
+struct Stage {
+    merging: Option<PatchMerging>,
+    blocks: Vec<Block>,
+}
+
+impl Stage {
+    fn load(scope: &Scope<'_>, place: &StagePlace, options: &StageOptions) -> error::Result<Self> {
+        let merging = (!place.first)
+            .then(|| PatchMerging::load(&scope.at("downsample"), place.width, options.norm))
+            .transpose()?;
+        let blocks = (0..place.depth)
+            .map(|i| Block::load(&scope.at("blocks").at(i), place, options, i % 2 == 1))
+            .collect::<error::Result<_>>()?;
+        Ok(Self { merging, blocks })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = match &self.merging {
+            Some(merging) => merging.forward(x)?,
+            None => x.clone(),
+        };
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        Ok(x)
+    }
+}
+
+/// Joins neighbouring 2 x 2 pixels, rows first, and maps them to twice the width.
+struct PatchMerging {
+    reduction: Linear,
+    norm: Norm,
+}
+
+impl PatchMerging {
+    fn load(scope: &Scope<'_>, width: usize, norm: NormOptions) -> error::Result<Self> {
+        let reduction = Linear::load(&scope.at("reduction"), 2 * width, width, false)?;
+        Ok(Self { reduction, norm: Norm::load(&scope.at("norm"), width, norm)? })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = window::pad_to_multiple(x, (2, 2))?;
+        let (b, h, w, c) = x.dims4()?;
+        let x = x
+            .reshape((b, h / 2, 2, w / 2, 2, c))?
+            .permute([0, 1, 3, 4, 2, 5])?
+            .reshape((b, h / 2, w / 2, 4 * c))?;
+        self.norm.forward(&self.reduction.forward(&x)?)
+    }
+}
+
+/// A post-norm block: attention within windows, then a feed-forward layer.
+struct Block {
+    windows: Windows,
+    attention: WindowAttention,
+    norm1: Norm,
+    mlp: Mlp,
+    norm2: Norm,
+}
+
+impl Block {
+    fn load(
+        scope: &Scope<'_>,
+        place: &StagePlace,
+        options: &StageOptions,
+        shifted: bool,
+    ) -> error::Result<Self> {
+        let width = place.width;
+        let windows = Windows::new(place.grid, place.window, shifted, place.always_partition);
+        let hidden = (width as f64 * options.ratio) as usize;
+        let mlp = MlpOptions::plain(options.activation);
+        Ok(Self {
+            attention: WindowAttention::load(
+                &scope.at("attn"),
+                place,
+                &windows,
+                options.qkv_bias,
+            )?,
+            windows,
+            norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
+            mlp: Mlp::load(&scope.at("mlp"), width, hidden, mlp)?,
+            norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let attention = self.windows.each(x, |windows| self.attention.forward(windows))?;
+        let x = (x + self.norm1.forward(&attention)?)?;
+        &x + self.norm2.forward(&self.mlp.forward(&x)?)?
+    }
+}
+
+/// Cosine attention with a learned temperature per head and a position bias that a small network
+/// computes from relative coordinates. The bias and the mask of shifted windows depend on the
+/// weights only, so both are folded into one table at load.
+struct WindowAttention {
+    qkv: Linear,
+    proj: Linear,
+    /// `(heads, 1, 1)`: the factor of the cosines.
+    temperature: Tensor,
+    /// `(windows or 1, heads, n, n)`.
+    bias: Tensor,
+    heads: usize,
+}
+
+impl WindowAttention {
+    fn load(
+        scope: &Scope<'_>,
+        place: &StagePlace,
+        windows: &Windows,
+        has_bias: bool,
+    ) -> error::Result<Self> {
+        let (width, heads) = (place.width, place.heads);
+        let weight = scope.get((3 * width, width), "qkv.weight")?;
+        let bias = if has_bias {
+            let [q, v] = ["q_bias", "v_bias"].map(|name| scope.get(width, name));
+            super::eva::join([q, zeros(scope, width), v])?
+        } else {
+            zeros(scope, 3 * width)?
+        };
+        let position_bias = match scope.has("position_bias") {
+            true => {
+                let area = windows.area();
+                scope.get((heads, area, area), "position_bias")?
+            }
+            false => position_bias(scope, heads, windows, place.trained)?,
+        };
+        let logit_scale = scope.get((heads, 1, 1), "logit_scale")?;
+        let (temperature, bias_table) = logit_scale
+            .clamp(f64::NEG_INFINITY, 100f64.ln())
+            .and_then(|scale| Ok((scale.exp()?, windows.with_mask(&position_bias)?)))
+            .map_err(|e| classify(e, "cannot fold the position bias"))?;
+        Ok(Self {
+            qkv: Linear::new(weight, bias),
+            proj: Linear::load(&scope.at("proj"), width, width, true)?,
+            temperature,
+            bias: bias_table,
+            heads,
+        })
+    }
+
+    /// `(windows, n, c)` to the same shape.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, n, c) = x.dims3()?;
+        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.heads, c / self.heads))?;
+        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
+        let q = unit_vectors(&qkv.get(0)?)?.broadcast_mul(&self.temperature)?;
+        let k = unit_vectors(&qkv.get(1)?)?;
+        let x = attend(&q, &k, &qkv.get(2)?, 1.0, Some(&self.bias))?;
+        self.proj.forward(&x)
+    }
+}
+
+/// `16 sigmoid(mlp(coordinates))` for every pair of positions in a window: `(heads, n, n)`.
+fn position_bias(
+    scope: &Scope<'_>,
+    heads: usize,
+    windows: &Windows,
+    trained: usize,
+) -> error::Result<Tensor> {
+    const HIDDEN: usize = 512;
+    let mlp = scope.at("cpb_mlp");
+    let hidden = Linear::load(&mlp.at(0), 2, HIDDEN, true)?.then(Activation::Relu);
+    let out = Linear::load(&mlp.at(2), HIDDEN, heads, false)?;
+    let build = || -> Result<Tensor> {
+        let (coordinates, index) = windows.relative_positions(trained)?;
+        let coordinates = coordinates.to_dtype(scope.dtype())?.to_device(scope.device())?;
+        let table = out.forward(&hidden.forward(&coordinates)?)?;
+        let table = ((table.neg()?.exp()? + 1.0)?.recip()? * 16.0)?;
+        let area = windows.area();
+        table
+            .index_select(&index.to_device(scope.device())?, 0)?
+            .reshape((area, area, heads))?
+            .permute((2, 0, 1))?
+            .contiguous()
+    };
+    build().map_err(|e| classify(e, "cannot compute the position bias"))
+}

@@ -1,0 +1,312 @@
+//! Vision transformer (Dosovitskiy et al., arXiv 2010.11929) with the options of timm's
+//! `VisionTransformer`: class and register tokens, layer scale, q/k norm, norm before or after
+//! pooling.
+
+use candle_core::{Result, Tensor};
+use serde_json::json;
+
+use super::Classifier;
+use super::args::Args;
+use crate::error::{self, Error};
+use crate::nn::{
+    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, Pooling, attend, pool_tokens,
+    residual,
+};
+use crate::weights::Scope;
+
+/// A vision transformer with a linear head.
+pub(crate) struct Vit {
+    patch_embed: PatchEmbed,
+    tokens: PrefixTokens,
+    norm_pre: Option<Norm>,
+    blocks: Vec<Block>,
+    norm: Option<Norm>,
+    fc_norm: Option<Norm>,
+    head: Linear,
+    pooling: Pooling,
+    pooled_prefix: usize,
+    input_size: (usize, usize),
+    features: usize,
+    labels: usize,
+}
+
+impl Vit {
+    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+        args.only("in_chans", &[json!(3)])?;
+        args.only("attn_layer", &[json!("attn"), json!("")])?;
+        args.only("embed_norm_layer", &[])?;
+        args.bool("dynamic_img_size", false)?; // Inputs always have the size of the configuration.
+        args.bool("dynamic_img_pad", false)?;
+        let width = args.usize("embed_dim", 768)?;
+        let input_size = args.pair("img_size", 224)?;
+        let patch = args.pair("patch_size", 16)?;
+        let norm = norm_options(args, 1e-6)?;
+        let pooling = pooling(args, "token")?;
+        let pre_norm = args.bool("pre_norm", false)?;
+        let final_norm = args.bool("final_norm", true)?;
+        let fc_norm = args.optional_bool("fc_norm")?.unwrap_or(pooling != Pooling::Token);
+        let tokens = PrefixTokens::load(
+            scope,
+            PrefixOptions {
+                class: args.bool("class_token", true)?,
+                registers: args.count("reg_tokens")?,
+                positions: !matches!(args.string("pos_embed", "learn")?.as_str(), "" | "none"),
+                patches_only: args.bool("no_embed_class", false)?,
+                patches: (input_size.0 / patch.0) * (input_size.1 / patch.1),
+                width,
+            },
+        )?;
+        if pooling == Pooling::Token && !args.bool("class_token", true)? {
+            return Err(Error::model_invalid("`global_pool` is \"token\" without a class token"));
+        }
+        let pooled_prefix =
+            if args.bool("pool_include_prefix", false)? { 0 } else { tokens.count };
+        let options = BlockOptions {
+            width,
+            heads: args.usize("num_heads", 12)?,
+            hidden: (width as f64 * args.f64("mlp_ratio", 4.0)?) as usize,
+            qkv_bias: args.bool("qkv_bias", true)?,
+            proj_bias: args.bool("proj_bias", true)?,
+            qk_norm: args.bool("qk_norm", false)?.then_some(norm),
+            attn_norm: args.bool("scale_attn_norm", false)?.then_some(norm),
+            mlp_norm: args.bool("scale_mlp_norm", false)?.then_some(norm),
+            layer_scale: args.layer_scale("init_values", false)?,
+            activation: args.activation("act_layer", "gelu")?,
+            norm,
+        };
+        if !width.is_multiple_of(options.heads) {
+            return Err(Error::model_invalid(format!(
+                "`embed_dim` {width} is no multiple of `num_heads` {}",
+                options.heads
+            )));
+        }
+        let depth = args.usize("depth", 12)?;
+        args.finish()?;
+        Ok(Self {
+            patch_embed: PatchEmbed::load(&scope.at("patch_embed.proj"), 3, width, patch, !pre_norm)?,
+            tokens,
+            norm_pre: pre_norm
+                .then(|| Norm::load(&scope.at("norm_pre"), width, norm))
+                .transpose()?,
+            blocks: (0..depth)
+                .map(|i| Block::load(&scope.at("blocks").at(i), &options))
+                .collect::<error::Result<_>>()?,
+            norm: (final_norm && !fc_norm)
+                .then(|| Norm::load(&scope.at("norm"), width, norm))
+                .transpose()?,
+            fc_norm: (final_norm && fc_norm)
+                .then(|| Norm::load(&scope.at("fc_norm"), width, norm))
+                .transpose()?,
+            head: Linear::load(&scope.at("head"), width, labels, true)?,
+            pooling,
+            pooled_prefix,
+            input_size,
+            features: width,
+            labels,
+        })
+    }
+}
+
+impl Classifier for Vit {
+    fn input_size(&self) -> (usize, usize) {
+        self.input_size
+    }
+
+    fn features(&self) -> usize {
+        self.features
+    }
+
+    fn labels(&self) -> usize {
+        self.labels
+    }
+
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+        let patches = self.patch_embed.forward(pixels)?.flatten(1, 2)?;
+        let mut x = self.tokens.forward(&patches)?;
+        if let Some(norm) = &self.norm_pre {
+            x = norm.forward(&x)?;
+        }
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x)?;
+        }
+        let pooled = pool_tokens(&x, self.pooling, self.pooled_prefix)?;
+        match &self.fc_norm {
+            Some(norm) => norm.forward(&pooled),
+            None => Ok(pooled),
+        }
+    }
+
+    fn classify(&self, features: &Tensor) -> Result<Tensor> {
+        self.head.forward(features)
+    }
+}
+
+/// The norm that `norm_layer` and `norm_eps` ask for.
+pub(super) fn norm_options(args: &Args, default_eps: f64) -> error::Result<NormOptions> {
+    let name = args.string("norm_layer", "layernorm")?;
+    let kind = match name.replace('_', "").to_lowercase().as_str() {
+        "layernorm" | "layernormfp32" | "layernorm2d" => NormKind::Layer,
+        "rmsnorm" | "rmsnormfp32" | "rmsnorm2d" => NormKind::Rms,
+        _ => return Err(Error::unsupported(format!("`norm_layer` \"{name}\" is not supported"))),
+    };
+    Ok(NormOptions { kind, eps: args.f64("norm_eps", default_eps)? })
+}
+
+/// The pooling that `global_pool` asks for.
+pub(super) fn pooling(args: &Args, default: &str) -> error::Result<Pooling> {
+    let name = args.string("global_pool", default)?;
+    Pooling::from_timm(&name)
+        .ok_or_else(|| Error::unsupported(format!("`global_pool` \"{name}\" is not supported")))
+}
+
+/// What is put in front of the patches, and the positions that are added.
+#[derive(Clone, Copy)]
+pub(super) struct PrefixOptions {
+    pub(super) class: bool,
+    pub(super) registers: usize,
+    /// Whether there are learned positions.
+    pub(super) positions: bool,
+    /// Whether the positions leave the prefix out.
+    pub(super) patches_only: bool,
+    pub(super) patches: usize,
+    pub(super) width: usize,
+}
+
+/// Class token, register tokens and learned positions.
+pub(super) struct PrefixTokens {
+    /// `(1, count, width)`.
+    tokens: Option<Tensor>,
+    positions: Option<Tensor>,
+    patches_only: bool,
+    pub(super) count: usize,
+}
+
+impl PrefixTokens {
+    pub(super) fn load(scope: &Scope<'_>, options: PrefixOptions) -> error::Result<Self> {
+        let PrefixOptions { class, registers, positions, patches_only, patches, width } = options;
+        let mut tokens = Vec::new();
+        if class {
+            tokens.push(scope.get((1, 1, width), "cls_token")?);
+        }
+        if registers > 0 {
+            tokens.push(scope.get((1, registers, width), "reg_token")?);
+        }
+        let count = usize::from(class) + registers;
+        let length = if patches_only { patches } else { patches + count };
+        let positions =
+            positions.then(|| scope.get((1, length, width), "pos_embed")).transpose()?;
+        let tokens = (!tokens.is_empty())
+            .then(|| Tensor::cat(&tokens, 1))
+            .transpose()
+            .map_err(|e| crate::device::classify(e, "cannot join tokens"))?;
+        Ok(Self { tokens, positions, patches_only, count })
+    }
+
+    /// `(b, patches, width)` to `(b, count + patches, width)`.
+    pub(super) fn forward(&self, patches: &Tensor) -> Result<Tensor> {
+        let before = self.positions.as_ref().filter(|_| self.patches_only);
+        let after = self.positions.as_ref().filter(|_| !self.patches_only);
+        let mut x = match before {
+            Some(positions) => patches.broadcast_add(positions)?,
+            None => patches.clone(),
+        };
+        if let Some(tokens) = &self.tokens {
+            let (b, _, width) = x.dims3()?;
+            let tokens = tokens.broadcast_as((b, self.count, width))?;
+            x = Tensor::cat(&[&tokens, &x], 1)?;
+        }
+        match after {
+            Some(positions) => x.broadcast_add(positions),
+            None => Ok(x),
+        }
+    }
+}
+
+struct BlockOptions {
+    width: usize,
+    heads: usize,
+    hidden: usize,
+    qkv_bias: bool,
+    proj_bias: bool,
+    qk_norm: Option<NormOptions>,
+    attn_norm: Option<NormOptions>,
+    mlp_norm: Option<NormOptions>,
+    layer_scale: bool,
+    activation: crate::kernels::activation::Activation,
+    norm: NormOptions,
+}
+
+/// A pre-norm transformer block.
+struct Block {
+    norm1: Norm,
+    qkv: Linear,
+    qk_norms: Option<(Norm, Norm)>,
+    attn_norm: Option<Norm>,
+    proj: Linear,
+    ls1: Option<Tensor>,
+    norm2: Norm,
+    mlp: Mlp,
+    ls2: Option<Tensor>,
+    heads: usize,
+}
+
+impl Block {
+    fn load(scope: &Scope<'_>, options: &BlockOptions) -> error::Result<Self> {
+        let width = options.width;
+        let attn = scope.at("attn");
+        let mlp = MlpOptions {
+            norm: options.mlp_norm,
+            bias: options.proj_bias,
+            ..MlpOptions::plain(options.activation)
+        };
+        let gamma = |name: &str| {
+            options.layer_scale.then(|| scope.at(name).get(width, "gamma")).transpose()
+        };
+        Ok(Self {
+            norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
+            qkv: Linear::load(&attn.at("qkv"), width, 3 * width, options.qkv_bias)?,
+            qk_norms: options
+                .qk_norm
+                .map(|norm| {
+                    let head = width / options.heads;
+                    let q = Norm::load(&attn.at("q_norm"), head, norm)?;
+                    Ok((q, Norm::load(&attn.at("k_norm"), head, norm)?))
+                })
+                .transpose()?,
+            attn_norm: options
+                .attn_norm
+                .map(|norm| Norm::load(&attn.at("norm"), width, norm))
+                .transpose()?,
+            proj: Linear::load(&attn.at("proj"), width, width, options.proj_bias)?,
+            ls1: gamma("ls1")?,
+            norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
+            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, mlp)?,
+            ls2: gamma("ls2")?,
+            heads: options.heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = residual(x, &self.attention(&self.norm1.forward(x)?)?, self.ls1.as_ref())?;
+        residual(&x, &self.mlp.forward(&self.norm2.forward(&x)?)?, self.ls2.as_ref())
+    }
+
+    fn attention(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, n, c) = x.dims3()?;
+        let head = c / self.heads;
+        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.heads, head))?;
+        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
+        let (mut q, mut k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+        if let Some((q_norm, k_norm)) = &self.qk_norms {
+            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        }
+        let mut x = attend(&q, &k, &v, (head as f64).powf(-0.5), None)?;
+        if let Some(norm) = &self.attn_norm {
+            x = norm.forward(&x)?;
+        }
+        self.proj.forward(&x)
+    }
+}

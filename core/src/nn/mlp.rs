@@ -1,0 +1,90 @@
+//! The feed-forward layers of transformer blocks, under timm's tensor names.
+
+use candle_core::{D, Result, Tensor};
+
+use super::{Linear, Norm, NormOptions};
+use crate::error;
+use crate::kernels::activation::Activation;
+use crate::weights::Scope;
+
+/// What kind of feed-forward layer a block has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MlpOptions {
+    pub(crate) activation: Activation,
+    /// SwiGLU: the activation of one half of the hidden values gates the other half.
+    pub(crate) gated: bool,
+    /// For gated layers: round the hidden width up to a multiple of this; 0 leaves it.
+    pub(crate) align: usize,
+    /// A norm between the hidden values and the second linear layer.
+    pub(crate) norm: Option<NormOptions>,
+    pub(crate) bias: bool,
+}
+
+impl MlpOptions {
+    /// Two linear layers with biases and an activation between them.
+    pub(crate) fn plain(activation: Activation) -> Self {
+        Self { activation, gated: false, align: 0, norm: None, bias: true }
+    }
+}
+
+enum Hidden {
+    /// One linear layer with its activation.
+    Plain(Linear),
+    /// Gate and values from one packed layer: the first half is the gate.
+    Packed(Linear, Activation),
+    /// Gate and values from two layers.
+    Split { gate: Linear, values: Linear },
+}
+
+/// A feed-forward layer.
+pub(crate) struct Mlp {
+    hidden: Hidden,
+    norm: Option<Norm>,
+    out: Linear,
+}
+
+impl Mlp {
+    /// `hidden` is the width before `options.align` is applied.
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        width: usize,
+        hidden: usize,
+        options: MlpOptions,
+    ) -> error::Result<Self> {
+        let bias = options.bias;
+        let (layer, hidden) = if !options.gated {
+            let fc1 = Linear::load(&scope.at("fc1"), width, hidden, bias)?;
+            (Hidden::Plain(fc1.then(options.activation)), hidden)
+        } else if options.norm.is_some() || options.align > 0 {
+            let hidden = hidden.next_multiple_of(options.align.max(1));
+            let gate = Linear::load(&scope.at("fc1_g"), width, hidden, bias)?.then(Activation::Silu);
+            let values = Linear::load(&scope.at("fc1_x"), width, hidden, bias)?;
+            (Hidden::Split { gate, values }, hidden)
+        } else {
+            let fc1 = Linear::load(&scope.at("fc1"), width, 2 * hidden, bias)?;
+            (Hidden::Packed(fc1, Activation::Silu), hidden)
+        };
+        let norm =
+            options.norm.map(|norm| Norm::load(&scope.at("norm"), hidden, norm)).transpose()?;
+        let out = Linear::load(&scope.at("fc2"), hidden, width, bias)?;
+        Ok(Self { hidden: layer, norm, out })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = match &self.hidden {
+            Hidden::Plain(fc1) => fc1.forward(x)?,
+            Hidden::Packed(fc1, activation) => {
+                let packed = fc1.forward(x)?;
+                let half = packed.dim(D::Minus1)? / 2;
+                let gate = activation.forward(&packed.narrow(D::Minus1, 0, half)?)?;
+                (gate * packed.narrow(D::Minus1, half, half)?)?
+            }
+            Hidden::Split { gate, values } => (gate.forward(x)? * values.forward(x)?)?,
+        };
+        let hidden = match &self.norm {
+            Some(norm) => norm.forward(&hidden)?,
+            None => hidden,
+        };
+        self.out.forward(&hidden)
+    }
+}
