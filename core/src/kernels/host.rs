@@ -9,9 +9,7 @@ pub(super) fn is_f32_on_cpu(x: &Tensor) -> bool {
 
 /// The values of a contiguous `f32` storage.
 pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let CpuStorage::F32(values) = storage else {
-        bail!("expected f32 values")
-    };
+    let CpuStorage::F32(values) = storage else { bail!("expected f32 values") };
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&values[start..end]),
         None => bail!("expected a contiguous tensor"),

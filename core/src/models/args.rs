@@ -42,9 +42,8 @@ struct Preset {
 
 fn presets() -> &'static BTreeMap<String, Preset> {
     static PRESETS: OnceLock<BTreeMap<String, Preset>> = OnceLock::new();
-    PRESETS.get_or_init(|| {
-        serde_json::from_str(include_str!("timm_presets.json")).unwrap_or_default()
-    })
+    PRESETS
+        .get_or_init(|| serde_json::from_str(include_str!("timm_presets.json")).unwrap_or_default())
 }
 
 /// The arguments of one network, with a record of those that were asked for.
@@ -305,7 +304,8 @@ mod tests {
 
     #[test]
     fn wrong_types_and_sizes_name_the_key() {
-        let args = args(json!({"depth": "many", "embed_dim": 0, "mlp_ratio": [], "act_layer": "x"}));
+        let args =
+            args(json!({"depth": "many", "embed_dim": 0, "mlp_ratio": [], "act_layer": "x"}));
         for error in [
             args.usize("depth", 1).unwrap_err(),
             args.usize("embed_dim", 1).unwrap_err(),

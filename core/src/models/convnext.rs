@@ -49,7 +49,9 @@ impl ConvNext {
             return Err(Error::model_invalid("`dims`, `depths` and `kernel_sizes` need 4 values"));
         }
         if let Some(even) = kernels.iter().find(|side| **side % 2 == 0) {
-            return Err(Error::unsupported(format!("`kernel_sizes` has {even}, only odd is known")));
+            return Err(Error::unsupported(format!(
+                "`kernel_sizes` has {even}, only odd is known"
+            )));
         }
         let patch = args.pair("patch_size", 4)?;
         let norm = norm_options(args, 1e-6)?;
@@ -80,8 +82,13 @@ impl ConvNext {
             // A stage of stride 1 between equal widths has no downsampling layer. A stem of stride
             // 2 makes the first stage halve as well.
             let stride = if i > 0 || patch.0 == 2 { 2 } else { 1 };
-            let stage =
-                Stage::load(&scope, (previous, dims[i]), depths[i], (kernels[i], stride), &options)?;
+            let stage = Stage::load(
+                &scope,
+                (previous, dims[i]),
+                depths[i],
+                (kernels[i], stride),
+                &options,
+            )?;
             stages.push(stage);
         }
         Ok(Self {
@@ -92,7 +99,9 @@ impl ConvNext {
                 .then(|| Norm::load(&scope.at("norm_pre"), last, norm))
                 .transpose()?,
             pooling,
-            head_norm: (!norm_first).then(|| Norm::load(&head.at("norm"), last, norm)).transpose()?,
+            head_norm: (!norm_first)
+                .then(|| Norm::load(&head.at("norm"), last, norm))
+                .transpose()?,
             pre_logits: hidden
                 .map(|hidden| Linear::load(&head.at("pre_logits.fc"), last, hidden, true))
                 .transpose()?

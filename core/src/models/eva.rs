@@ -46,8 +46,7 @@ impl Eva {
             return Err(Error::model_invalid("`global_pool` is \"token\" without a class token"));
         }
         let pre_norm = args.bool("use_pre_transformer_norm", false)?;
-        let fc_norm =
-            args.optional_bool("use_fc_norm")?.unwrap_or(pooling == Pooling::Average);
+        let fc_norm = args.optional_bool("use_fc_norm")?.unwrap_or(pooling == Pooling::Average);
         let post_norm = args.optional_bool("use_post_transformer_norm")?.unwrap_or(!fc_norm);
         let heads = args.usize("num_heads", 12)?;
         if !width.is_multiple_of(4 * heads) {
@@ -93,7 +92,13 @@ impl Eva {
             there.then(|| Norm::load(&scope.at(name), width, norm)).transpose()
         };
         Ok(Self {
-            patch_embed: PatchEmbed::load(&scope.at("patch_embed.proj"), 3, width, patch, !pre_norm)?,
+            patch_embed: PatchEmbed::load(
+                &scope.at("patch_embed.proj"),
+                3,
+                width,
+                patch,
+                !pre_norm,
+            )?,
             tokens,
             rope,
             norm_pre: optional_norm(pre_norm, "norm_pre")?,
@@ -284,7 +289,8 @@ fn load_qkv(attn: &Scope<'_>, options: &BlockOptions) -> error::Result<Linear> {
     if !options.qkv_bias {
         return Ok(Linear::new(weight, zeros(attn, 3 * width)?));
     }
-    let names = if options.qkv_fused { ["q_bias", "v_bias"] } else { ["q_proj.bias", "v_proj.bias"] };
+    let names =
+        if options.qkv_fused { ["q_bias", "v_bias"] } else { ["q_proj.bias", "v_proj.bias"] };
     let [q, v] = names.map(|name| attn.get(width, name));
     Ok(Linear::new(weight, join([q, zeros(attn, width), v])?))
 }

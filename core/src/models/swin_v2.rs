@@ -195,10 +195,12 @@ impl PatchMerging {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = window::pad_to_multiple(x, (2, 2))?;
         let (b, h, w, c) = x.dims4()?;
-        let x = x
-            .reshape((b, h / 2, 2, w / 2, 2, c))?
-            .permute([0, 1, 3, 4, 2, 5])?
-            .reshape((b, h / 2, w / 2, 4 * c))?;
+        let x = x.reshape((b, h / 2, 2, w / 2, 2, c))?.permute([0, 1, 3, 4, 2, 5])?.reshape((
+            b,
+            h / 2,
+            w / 2,
+            4 * c,
+        ))?;
         self.norm.forward(&self.reduction.forward(&x)?)
     }
 }
@@ -224,12 +226,7 @@ impl Block {
         let hidden = (width as f64 * options.ratio) as usize;
         let mlp = MlpOptions::plain(options.activation);
         Ok(Self {
-            attention: WindowAttention::load(
-                &scope.at("attn"),
-                place,
-                &windows,
-                options.qkv_bias,
-            )?,
+            attention: WindowAttention::load(&scope.at("attn"), place, &windows, options.qkv_bias)?,
             windows,
             norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
             mlp: Mlp::load(&scope.at("mlp"), width, hidden, mlp)?,

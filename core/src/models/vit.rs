@@ -59,8 +59,7 @@ impl Vit {
         if pooling == Pooling::Token && !args.bool("class_token", true)? {
             return Err(Error::model_invalid("`global_pool` is \"token\" without a class token"));
         }
-        let pooled_prefix =
-            if args.bool("pool_include_prefix", false)? { 0 } else { tokens.count };
+        let pooled_prefix = if args.bool("pool_include_prefix", false)? { 0 } else { tokens.count };
         let options = BlockOptions {
             width,
             heads: args.usize("num_heads", 12)?,
@@ -83,7 +82,13 @@ impl Vit {
         let depth = args.usize("depth", 12)?;
         args.finish()?;
         Ok(Self {
-            patch_embed: PatchEmbed::load(&scope.at("patch_embed.proj"), 3, width, patch, !pre_norm)?,
+            patch_embed: PatchEmbed::load(
+                &scope.at("patch_embed.proj"),
+                3,
+                width,
+                patch,
+                !pre_norm,
+            )?,
             tokens,
             norm_pre: pre_norm
                 .then(|| Norm::load(&scope.at("norm_pre"), width, norm))

@@ -16,7 +16,12 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// `weight` of shape `(n, k)`, and `bias` of shape `(n)` unless `has_bias` is false.
-    pub(crate) fn load(scope: &Scope<'_>, k: usize, n: usize, has_bias: bool) -> error::Result<Self> {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        k: usize,
+        n: usize,
+        has_bias: bool,
+    ) -> error::Result<Self> {
         let weight = scope.get((n, k), "weight")?;
         let bias = if has_bias { scope.get(n, "bias")? } else { zeros(scope, n)? };
         Ok(Self::new(weight, bias))

@@ -57,7 +57,8 @@ impl Mlp {
             (Hidden::Plain(fc1.then(options.activation)), hidden)
         } else if options.norm.is_some() || options.align > 0 {
             let hidden = hidden.next_multiple_of(options.align.max(1));
-            let gate = Linear::load(&scope.at("fc1_g"), width, hidden, bias)?.then(Activation::Silu);
+            let gate =
+                Linear::load(&scope.at("fc1_g"), width, hidden, bias)?.then(Activation::Silu);
             let values = Linear::load(&scope.at("fc1_x"), width, hidden, bias)?;
             (Hidden::Split { gate, values }, hidden)
         } else {

@@ -24,7 +24,11 @@ pub(crate) struct Norm {
 
 impl Norm {
     /// `weight` and, where the checkpoint has one, `bias`, both of length `width`.
-    pub(crate) fn load(scope: &Scope<'_>, width: usize, options: NormOptions) -> error::Result<Self> {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        width: usize,
+        options: NormOptions,
+    ) -> error::Result<Self> {
         let weight = scope.get(width, "weight")?;
         let bias = match options.kind {
             NormKind::Layer => scope.get_if_there(width, "bias")?,

@@ -60,10 +60,12 @@ impl PatchEmbed {
         let (ph, pw) = self.patch;
         let (gh, gw) = (h / ph, w / pw);
         let x = x.narrow(2, 0, gh * ph)?.narrow(3, 0, gw * pw)?.contiguous()?;
-        let patches = x
-            .reshape((b, c, gh, ph, gw, pw))?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((b, gh, gw, c * ph * pw))?;
+        let patches = x.reshape((b, c, gh, ph, gw, pw))?.permute([0, 2, 4, 1, 3, 5])?.reshape((
+            b,
+            gh,
+            gw,
+            c * ph * pw,
+        ))?;
         self.projection.forward(&patches)
     }
 
@@ -73,10 +75,12 @@ impl PatchEmbed {
         let (ph, pw) = self.patch;
         let (gh, gw) = (h / ph, w / pw);
         let x = x.narrow(1, 0, gh * ph)?.narrow(2, 0, gw * pw)?.contiguous()?;
-        let patches = x
-            .reshape((b, gh, ph, gw, pw, c))?
-            .permute([0, 1, 3, 2, 4, 5])?
-            .reshape((b, gh, gw, ph * pw * c))?;
+        let patches = x.reshape((b, gh, ph, gw, pw, c))?.permute([0, 1, 3, 2, 4, 5])?.reshape((
+            b,
+            gh,
+            gw,
+            ph * pw * c,
+        ))?;
         self.projection.forward(&patches)
     }
 }

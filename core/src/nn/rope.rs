@@ -1,6 +1,6 @@
 //! Rotary position embeddings.
 
-use candle_core::{D, Device, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 /// Axial rotary embedding of a grid of patches, as EVA-02 uses it (`RotaryEmbeddingCat` in timm).
 ///

@@ -3,12 +3,12 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::codecs::{bmp::BmpDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 
 use super::format::{Format, detect};
-use super::{Image, jpeg};
+use super::{Image, bmp, gif, jpeg, png};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 
@@ -65,15 +65,13 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     let data = Cursor::new(bytes);
     let (image, orientation) = match detect(bytes)? {
         Format::Jpeg => jpeg::decode(bytes, options)?,
-        Format::Png => {
-            let mut limits = image::Limits::default();
-            // The size of the pixels is checked below; this bounds compressed text and profiles.
-            limits.max_alloc = Some(MAX_AUXILIARY);
-            finish(PngDecoder::with_limits(data, limits).map_err(damaged)?, options)?
-        }
+        Format::Png => png::decode(bytes, options)?,
         Format::WebP => finish(WebPDecoder::new(data).map_err(damaged)?, options)?,
-        Format::Bmp => finish(BmpDecoder::new(data).map_err(damaged)?, options)?,
-        Format::Gif => finish(GifDecoder::new(data).map_err(damaged)?, options)?,
+        Format::Bmp => {
+            let (image, _) = finish(BmpDecoder::new(data).map_err(damaged)?, options)?;
+            (bmp::rescale_16_bit(bytes, image)?, None)
+        }
+        Format::Gif => (gif::decode(bytes, options)?, None),
     };
     match orientation {
         Some(orientation) if options.apply_orientation => Ok(turned(&image, orientation)),
@@ -82,7 +80,7 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
 }
 
 /// Most bytes for what a file holds besides its pixels.
-const MAX_AUXILIARY: u64 = 64 << 20;
+pub(super) const MAX_AUXILIARY: u64 = 64 << 20;
 
 fn finish(
     mut decoder: impl ImageDecoder,
@@ -91,50 +89,18 @@ fn finish(
     let (width, height) = decoder.dimensions();
     check_size(width, height, &options.limits)?;
     decoder.set_limits(image::Limits::no_limits()).map_err(damaged)?;
-    let orientation =
-        options.apply_orientation.then(|| decoder.orientation().ok()).flatten();
+    let orientation = options.apply_orientation.then(|| decoder.orientation().ok()).flatten();
     let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     Ok((from_dynamic(image)?, orientation))
 }
 
-/// 8-bit RGB or RGBA. Values of 16 bits lose their low byte, as in Pillow.
+/// What the decoders of BMP and WebP give: 8-bit RGB or RGBA.
 fn from_dynamic(image: DynamicImage) -> Result<Image> {
     let (width, height) = (image.width(), image.height());
     match image {
-        DynamicImage::ImageRgb8(image) => Image::from_rgb8(width, height, image.into_raw()),
         DynamicImage::ImageRgba8(image) => Image::from_rgba8(width, height, image.into_raw()),
-        DynamicImage::ImageLuma8(image) => {
-            let rgb: Vec<u8> = image.as_raw().iter().flat_map(|v| [*v; 3]).collect();
-            Image::from_rgb8(width, height, rgb)
-        }
-        DynamicImage::ImageLumaA8(image) => {
-            let pixels = image.as_raw().chunks_exact(2);
-            let rgba: Vec<u8> = pixels.flat_map(|p| [p[0], p[0], p[0], p[1]]).collect();
-            Image::from_rgba8(width, height, rgba)
-        }
-        DynamicImage::ImageLuma16(image) => {
-            let rgb: Vec<u8> = image.as_raw().iter().flat_map(|v| [high_byte(*v); 3]).collect();
-            Image::from_rgb8(width, height, rgb)
-        }
-        DynamicImage::ImageLumaA16(image) => {
-            let pixels = image.as_raw().chunks_exact(2).map(|p| [high_byte(p[0]), high_byte(p[1])]);
-            let rgba: Vec<u8> = pixels.flat_map(|[v, a]| [v, v, v, a]).collect();
-            Image::from_rgba8(width, height, rgba)
-        }
-        DynamicImage::ImageRgb16(image) => {
-            let rgb: Vec<u8> = image.as_raw().iter().map(|v| high_byte(*v)).collect();
-            Image::from_rgb8(width, height, rgb)
-        }
-        DynamicImage::ImageRgba16(image) => {
-            let rgba: Vec<u8> = image.as_raw().iter().map(|v| high_byte(*v)).collect();
-            Image::from_rgba8(width, height, rgba)
-        }
-        _ => Err(Error::unsupported("the image has a pixel type that is not supported")),
+        other => Image::from_rgb8(width, height, other.into_rgb8().into_raw()),
     }
-}
-
-fn high_byte(value: u16) -> u8 {
-    (value >> 8) as u8
 }
 
 fn turned(image: &Image, orientation: Orientation) -> Image {

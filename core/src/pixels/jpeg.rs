@@ -1,18 +1,19 @@
-//! JPEG: decoding through `zune-jpeg`, and the check for missing data that it does not make.
+//! JPEG: bit for bit what libjpeg-turbo (and so Pillow) decodes, and the check for missing data.
 //!
 //! Decoders commonly fill what a truncated file lacks with grey and report success. The reference
-//! (Pillow) refuses such a file, and a tag on half a picture is wrong without anyone noticing.
+//! refuses such a file, and a tag on half a picture is wrong without anyone noticing. Damaged data
+//! *inside* a complete file is another matter: there the reference goes on, and so do we.
 
 use image::metadata::Orientation;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+use libjpeg_turbo_rs::decode::pipeline::Decoder;
+use libjpeg_turbo_rs::{ColorSpace, JpegError, PixelFormat};
 
 use super::Image;
 use super::decode::{DecodeOptions, check_size};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Most scans of a progressive file; encoders write about ten.
+const MAX_SCANS: u32 = 500;
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -21,27 +22,23 @@ pub(super) fn decode(
     if !options.tolerate_truncated && !is_complete(bytes) {
         return Err(Error::decode("the JPEG is truncated: its end of image is missing"));
     }
-    let settings = DecoderOptions::new_fast()
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX));
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), settings);
-    decoder.decode_headers().map_err(damaged)?;
-    let info = decoder.info().ok_or_else(|| Error::decode("the JPEG has no frame"))?;
-    let (width, height) = (u32::from(info.width), u32::from(info.height));
+    let mut decoder = Decoder::new(bytes).map_err(damaged)?;
+    let header = decoder.header();
+    let (width, height) = (u32::from(header.width), u32::from(header.height));
     check_size(width, height, &options.limits)?;
-    let orientation =
-        decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    let input = decoder.input_colorspace();
-    let output = match input {
-        Some(ColorSpace::Luma) => ColorSpace::Luma,
-        Some(ColorSpace::CMYK) => ColorSpace::CMYK,
-        _ => ColorSpace::RGB,
+    let orientation = decoder.exif_orientation().and_then(Orientation::from_exif);
+    let format = match decoder.jpeg_color_space() {
+        ColorSpace::Grayscale => PixelFormat::Grayscale,
+        ColorSpace::Cmyk | ColorSpace::Ycck => PixelFormat::Cmyk,
+        _ => PixelFormat::Rgb,
     };
-    decoder.set_options(settings.jpeg_set_out_colorspace(output));
-    let pixels = decoder.decode().map_err(damaged)?;
-    let rgb = match output {
-        ColorSpace::Luma => pixels.iter().flat_map(|v| [*v; 3]).collect(),
-        ColorSpace::CMYK => pixels.chunks_exact(4).flat_map(inverted_cmyk_to_rgb).collect(),
+    decoder.set_output_format(format);
+    decoder.set_lenient(true);
+    decoder.set_scan_limit(MAX_SCANS);
+    let pixels = decoder.decode_image().map_err(damaged)?.data;
+    let rgb = match format {
+        PixelFormat::Grayscale => pixels.iter().flat_map(|v| [*v; 3]).collect(),
+        PixelFormat::Cmyk => pixels.chunks_exact(4).flat_map(inverted_cmyk_to_rgb).collect(),
         _ => pixels,
     };
     let image = Image::from_rgb8(width, height, rgb)
@@ -92,6 +89,12 @@ fn is_complete(bytes: &[u8]) -> bool {
     }
 }
 
-fn damaged(error: DecodeErrors) -> Error {
-    Error::decode(format!("cannot decode the JPEG: {error:?}"))
+fn damaged(error: JpegError) -> Error {
+    let kind = match error {
+        JpegError::Unsupported(_) => ErrorKind::Unsupported,
+        JpegError::LimitExceeded { .. } => ErrorKind::ImageTooLarge,
+        JpegError::AllocationFailed { .. } => ErrorKind::OutOfMemory,
+        _ => ErrorKind::ImageDecode,
+    };
+    Error::new(kind, format!("cannot decode the JPEG: {error}")).caused_by(error)
 }

@@ -1,9 +1,14 @@
 //! Pictures: decoding with limits, and the resampling that models were trained with.
 
+mod bmp;
 mod decode;
 mod format;
+mod gif;
 mod jpeg;
+mod png;
 mod resize;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -89,6 +94,14 @@ impl Image {
             .with("field", "pixels"));
         }
         Ok(Self { width, height, has_alpha, pixels })
+    }
+
+    /// The same picture as RGB if no pixel is transparent.
+    fn without_opaque_alpha(self) -> Self {
+        if self.pixels.iter().skip(3).step_by(4).any(|alpha| *alpha != 255) {
+            return self;
+        }
+        Self { has_alpha: false, pixels: self.to_rgb8_over([0; 3]), ..self }
     }
 
     /// The width in pixels.

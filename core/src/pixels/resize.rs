@@ -39,7 +39,8 @@ pub(crate) fn resize_padded(
             source
         } else {
             strip = filled(rows * square, background);
-            for (to, from) in strip.chunks_exact_mut(square * 3).zip(source.chunks_exact(width * 3)) {
+            for (to, from) in strip.chunks_exact_mut(square * 3).zip(source.chunks_exact(width * 3))
+            {
                 to[left * 3..(left + width) * 3].copy_from_slice(from);
             }
             &strip
@@ -73,8 +74,7 @@ fn resample(
     }
     let failed =
         |e: String| Error::new(ErrorKind::Internal, format!("cannot resize a picture: {e}"));
-    let options =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
     let source = ImageRef::new(width as u32, height as u32, source, PixelType::U8x3)
         .map_err(|e| failed(e.to_string()))?;
     let (width, height) = (target_width as u32, target_height as u32);

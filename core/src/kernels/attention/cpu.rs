@@ -33,7 +33,8 @@ impl<'a> View<'a> {
         };
         let start = layout.start_offset();
         if dims.iter().all(|dim| *dim > 0) {
-            let last: usize = dims.iter().zip(&strides).map(|(dim, stride)| (dim - 1) * stride).sum();
+            let last: usize =
+                dims.iter().zip(&strides).map(|(dim, stride)| (dim - 1) * stride).sum();
             if start + last >= values.len() {
                 bail!("a view reaches past its values");
             }

@@ -56,7 +56,8 @@ impl Window<'_> {
                 for j in columns.clone() {
                     let pixel = (self.y + i - half) * self.width + column + j - half;
                     let x = &self.x[pixel * self.channels + start..][..lanes];
-                    let weight = &self.weight[(i * self.side + j) * self.channels + start..][..lanes];
+                    let weight =
+                        &self.weight[(i * self.side + j) * self.channels + start..][..lanes];
                     for ((sum, x), weight) in sums.iter_mut().zip(x).zip(weight) {
                         *sum += x * weight;
                     }
