@@ -240,7 +240,7 @@ def other_cases():
 
 
 def damaged():
-    """Files that are broken in some way."""
+    """Files that are broken in some way, or only look so."""
     whole = {
         "rgb.png": saved(rgb(), "PNG"),
         "interlaced.png": crafted.png(scene(57, 41), crafted.RGB, interlaced=True),
@@ -259,7 +259,7 @@ def damaged():
     jpeg = whole["baseline.jpg"]
     yield "no-end.jpg", jpeg[:-2]
     middle = len(jpeg) * 3 // 4
-    yield "scrambled.jpg", jpeg[:middle] + bytes(range(1, 41)) + jpeg[middle + 40 :]
+    yield "scrambled.jpg", jpeg[:middle] + bytes(range(1, 41)) + jpeg[middle + 40 :]  # decoders make different pictures of it
     png = whole["rgb.png"]
     at = png.index(b"IDAT")
     yield "bad-pixels.png", png[: at + 300] + bytes([png[at + 300] ^ 0x55]) + png[at + 301 :]
@@ -316,6 +316,7 @@ def main():
         (REJECTS / name).write_bytes(data)
         try:
             entry = {"file": name, "pillow": "ok"} | record(REJECTS, name, pixels_of(REJECTS / name, 32), 32)
+            entry["lossy"] = data[:3] == b"\xff\xd8\xff" or data[12:16] == b"VP8 "
         except Exception as error:  # whatever Pillow raises is the record
             entry = {"file": name, "pillow": f"{type(error).__name__}: {error}".replace(str(REJECTS) + "/", "")}
         index.append(entry)
