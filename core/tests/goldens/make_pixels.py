@@ -265,6 +265,10 @@ def damaged():
     yield "bad-pixels.png", png[: at + 300] + bytes([png[at + 300] ^ 0x55]) + png[at + 301 :]
     yield "bad-checksum.png", png[:-16] + bytes([png[-16] ^ 1]) + png[-15:]
     yield "bad-header-checksum.png", png[:29] + bytes([png[29] ^ 1]) + png[30:]
+    note = bytearray(crafted.chunk(b"tEXt", b"Comment\0none"))
+    note[-1] ^= 1
+    yield "bad-note-checksum.png", png[:33] + note + png[33:]
+    yield "bad-late-checksum.png", png[:-12] + note + png[-12:]
     yield "no-end.png", png[:-12]
     yield "no-pixels.png", png[: at - 4] + png[-12:]
     yield "no-width.png", crafted.png(np.zeros((4, 0, 3)), crafted.RGB)
