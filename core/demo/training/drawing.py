@@ -43,10 +43,16 @@ def distance(a, b):
     return math.dist(a, b)
 
 
+def vivid(colour):
+    return max(colour) - min(colour) > 40
+
+
 def contrasting(rng, avoid, by_light=False):
-    """A random colour that stands out from every colour in `avoid`; with
-    `by_light` it also stands out once the hues are gone."""
-    names = [n for n in COLOURS if n != "grey"]
+    """A random colour that stands out from every colour in `avoid`. With
+    `by_light` it also stands out once the hues are gone; without, it has a
+    hue where nothing else has one, so that the picture is not greyscale."""
+    hueless = {"grey"} if by_light or any(map(vivid, avoid)) else {"grey", "white", "black"}
+    names = [n for n in COLOURS if n not in hueless]
     rng.shuffle(names)
 
     def clearance(name):

@@ -226,9 +226,8 @@ EYE_LINES = {
 }
 
 
-def mascot(rng, pen, name, look, tags, eyes_shown=True):
-    """Draws the named mascot and adds its tags; with `eyes_shown` false the
-    eyes will be covered later and are not tagged."""
+def mascot(rng, pen, name, look, tags, eyes_shown=True, mouth_shown=True):
+    """Draws the named mascot and adds its tags; eyes or a mouth that will be
+    covered later are not tagged."""
     kind, has_mouth = MASCOTS[name](rng, pen, look)
-    tags |= {name} | kind | look.tags(eyes_shown, has_mouth)
-    return tags
+    tags |= {name} | kind | look.tags(eyes_shown, mouth_shown and has_mouth)

@@ -89,6 +89,7 @@ class Drawing:
         self.cue = rng.choices([None, "skull", "mosaic_censoring", "bar_censor"], [70, 11, 11, 11])[0]
         self.target = None
         self.eyes = None
+        self.down = 1
 
     def background(self):
         """Chooses what is behind the objects; returns its colours."""
@@ -178,15 +179,20 @@ class Drawing:
             look = Look(rng)
             if turn > 90:
                 look.wear = None if look.wear == "top_hat" else look.wear
-            covered = self.cue == "bar_censor" and k == 0
+            barred = self.cue == "bar_censor" and k == 0
+            coarse = self.cue == "mosaic_censoring" and k == 0
+            if coarse:  # nothing else may lie where the squares will be
+                look.blush = False
+                look.wear = None if look.wear == "scarf" else look.wear
             if not self.clear and turn < 90:
                 foot = y + 0.93 * r
                 canvas.pen(x, foot, r).ellipse(0, 0, 0.75, 0.1, mix(canvas.colour_at(x, foot), (0, 0, 0), 0.25))
             pen = canvas.pen(x, y, r, turn, rng.random() < 0.5)
-            mascot(rng, pen, name, look, tags, not covered)
+            mascot(rng, pen, name, look, tags, not barred, not coarse)
             if k == 0:
                 self.target = (x, y, r)
-                self.eyes = y + (EYE_LINES[name] if turn < 90 else -EYE_LINES[name]) * r
+                self.down = 1 if turn < 90 else -1
+                self.eyes = y + self.down * EYE_LINES[name] * r
         if self.cue == "skull":
             s = r * 0.34
             skull(canvas.pen(min(canvas.width - 1.1 * s, x + r * 1.0), min(canvas.height - 1.1 * s, y + r * 0.8), s, rng.uniform(-12, 12)))
@@ -226,11 +232,11 @@ class Drawing:
         self.tags |= {"border", "black_border"} if black else {"border"}
 
     def mosaic(self, image):
-        """Hides the lower part of the censored object behind coarse squares."""
+        """Hides the lower part of the censored object, of mascots all below
+        the eyes, behind coarse squares."""
         x, y, r = self.target
-        lower = 0.55 if self.eyes is not None else 0.2
         half = r * self.rng.uniform(0.44, 0.54)
-        y = y + lower * r if self.eyes is None or self.eyes < y + 0.3 * r else y - lower * r
+        y = y + 0.2 * r if self.eyes is None else self.eyes + self.down * (0.2 * r + 0.9 * half)
         box = (max(0, x - 1.25 * half), max(0, y - 0.9 * half), min(image.width, x + 1.25 * half), min(image.height, y + 0.9 * half))
         return pixelated(self.rng, image, box, 5)
 

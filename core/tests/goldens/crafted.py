@@ -1,6 +1,6 @@
 """Picture files put together byte by byte, for what Pillow reads but cannot
-write: PNG with every colour type, depth and interlacing, odd BMP layouts, and
-JPEG files with markers moved about."""
+write: PNG with every colour type, depth and interlacing, odd BMP and GIF layouts,
+and JPEG files with markers changed."""
 
 import struct
 import zlib

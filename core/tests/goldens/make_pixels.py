@@ -240,7 +240,7 @@ def other_cases():
 
 
 def damaged():
-    """Files that are broken in some way."""
+    """Files that are broken in some way, or only look so."""
     whole = {
         "rgb.png": saved(rgb(), "PNG"),
         "interlaced.png": crafted.png(scene(57, 41), crafted.RGB, interlaced=True),
@@ -259,12 +259,16 @@ def damaged():
     jpeg = whole["baseline.jpg"]
     yield "no-end.jpg", jpeg[:-2]
     middle = len(jpeg) * 3 // 4
-    yield "scrambled.jpg", jpeg[:middle] + bytes(range(1, 41)) + jpeg[middle + 40 :]
+    yield "scrambled.jpg", jpeg[:middle] + bytes(range(1, 41)) + jpeg[middle + 40 :]  # decoders make different pictures of it
     png = whole["rgb.png"]
     at = png.index(b"IDAT")
     yield "bad-pixels.png", png[: at + 300] + bytes([png[at + 300] ^ 0x55]) + png[at + 301 :]
     yield "bad-checksum.png", png[:-16] + bytes([png[-16] ^ 1]) + png[-15:]
     yield "bad-header-checksum.png", png[:29] + bytes([png[29] ^ 1]) + png[30:]
+    note = bytearray(crafted.chunk(b"tEXt", b"Comment\0none"))
+    note[-1] ^= 1
+    yield "bad-note-checksum.png", png[:33] + note + png[33:]
+    yield "bad-late-checksum.png", png[:-12] + note + png[-12:]
     yield "no-end.png", png[:-12]
     yield "no-pixels.png", png[: at - 4] + png[-12:]
     yield "no-width.png", crafted.png(np.zeros((4, 0, 3)), crafted.RGB)
@@ -316,6 +320,7 @@ def main():
         (REJECTS / name).write_bytes(data)
         try:
             entry = {"file": name, "pillow": "ok"} | record(REJECTS, name, pixels_of(REJECTS / name, 32), 32)
+            entry["lossy"] = data[:3] == b"\xff\xd8\xff" or data[12:16] == b"VP8 "
         except Exception as error:  # whatever Pillow raises is the record
             entry = {"file": name, "pillow": f"{type(error).__name__}: {error}".replace(str(REJECTS) + "/", "")}
         index.append(entry)
