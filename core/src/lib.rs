@@ -2,14 +2,17 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod batch;
 mod control;
 mod device;
 mod error;
+mod hub;
 mod kernels;
 mod limits;
 mod models;
 mod nn;
 mod pixels;
+mod tagger;
 mod weights;
 
 pub use control::{Control, Progress};
@@ -17,3 +20,7 @@ pub use device::{Device, Placement, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use pixels::{DecodeOptions, Image};
+pub use tagger::{
+    CaptionOptions, Category, DEFAULT_THRESHOLD, Input, KNOWN_MODELS, KnownModel, Label, Labels,
+    LoadOptions, Order, RatingPlace, Tag, TagOptions, Tagger, Tags, find_known,
+};

@@ -66,13 +66,22 @@ impl Args {
             )));
         }
         let mut values = preset.args.clone();
-        values.extend(overrides.clone());
+        // timm takes `null` for "not given", so the default stays.
+        let given = overrides.iter().filter(|(_, value)| !value.is_null());
+        values.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         Ok(Self {
             architecture: name.to_owned(),
             family: preset.family.clone(),
             values,
             asked: RefCell::default(),
         })
+    }
+
+    /// Sets an argument that the configuration has outside of `model_args`, unless it is given.
+    pub(crate) fn set_default(&mut self, name: &str, value: Value) {
+        if !self.values.contains_key(name) {
+            self.values.insert(name.to_owned(), value);
+        }
     }
 
     /// The family of the architecture: the key of the table of networks.

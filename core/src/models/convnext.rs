@@ -32,13 +32,9 @@ pub(crate) struct ConvNext {
 }
 
 impl ConvNext {
-    /// `input_size` comes from the preprocessing: the network itself takes any size.
-    pub(crate) fn load(
-        args: &Args,
-        labels: usize,
-        input_size: (usize, usize),
-        scope: &Scope<'_>,
-    ) -> error::Result<Self> {
+    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+        // No argument of timm's class, which takes any size: the preprocessing decides.
+        let input_size = args.pair("img_size", 224)?;
         args.only("in_chans", &[json!(3)])?;
         args.only("output_stride", &[json!(32)])?;
         args.only("stem_type", &[json!("patch")])?;

@@ -34,19 +34,13 @@ pub(crate) struct SwinV2 {
 }
 
 impl SwinV2 {
-    /// `norm_eps` is not an argument of timm's class, but Keras checkpoints differ in it.
-    pub(crate) fn load(
-        args: &Args,
-        labels: usize,
-        norm_eps: Option<f64>,
-        scope: &Scope<'_>,
-    ) -> error::Result<Self> {
+    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
         args.only("norm_layer", &[])?;
         args.only("patch_norm", &[json!(true)])?;
         args.bool("strict_img_size", true)?; // Inputs always have the size of the configuration.
         args.bool("dynamic_img_size", false)?;
-        let norm = NormOptions { kind: NormKind::Layer, eps: norm_eps.unwrap_or(1e-5) };
+        let norm = NormOptions { kind: NormKind::Layer, eps: args.f64("norm_eps", 1e-5)? };
         let width = args.usize("embed_dim", 96)?;
         let input_size = args.pair("img_size", 224)?;
         let patch = args.pair("patch_size", 4)?;

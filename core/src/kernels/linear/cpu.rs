@@ -6,33 +6,44 @@ use rayon::prelude::*;
 
 use super::super::activation::{Activation, cpu::apply_here};
 
-/// Rows per block. Small enough that a block's result stays in the cache for the epilogue, large
+/// Most rows per block: few enough for a block's result to stay in the cache for the epilogue, many
 /// enough for the matrix product to reach its rate.
 const BLOCK: usize = 128;
+/// Entries with fewer rows than this are not worth splitting by rows.
+const FEW: usize = 16;
 
-pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], activation: Activation) -> Vec<f32> {
+/// `rows` is the number of rows of one batch entry. Entries are computed apart and always cut the
+/// same way, so that an entry's result does not depend on what else is in the batch.
+pub(super) fn forward(
+    x: &[f32],
+    rows: usize,
+    weight: &[f32],
+    bias: &[f32],
+    activation: Activation,
+) -> Vec<f32> {
     let n = bias.len();
     if n == 0 || x.is_empty() {
-        // No columns: nothing to compute. No values: either no rows, or rows of length zero, whose
-        // count a slice cannot tell; the caller's shapes are never of that kind.
+        // No columns: nothing to compute. No values: no rows, as layers have no width of zero.
         return Vec::new();
     }
     let k = weight.len() / n;
-    let rows = x.len() / k;
-    let threads = rayon::current_num_threads();
-    let block = rows.div_ceil(threads).clamp(1, BLOCK);
-    let mut y = vec![0f32; rows * n];
-    if rows.div_ceil(block) >= threads {
-        // Enough blocks for every thread: each computes its own, start to end.
-        y.par_chunks_mut(block * n).zip(x.par_chunks(block * k)).for_each(|(y, x)| {
-            product(x, weight, y, k, n, gemm::Parallelism::None);
-            finish(y, bias, activation);
-        });
-    } else {
-        // Few rows: the threads share each product by its columns instead.
-        product(x, weight, &mut y, k, n, gemm::Parallelism::Rayon(threads));
+    let mut y = vec![0f32; x.len() / k * n];
+    let entries = y.chunks_exact_mut(rows * n).zip(x.chunks_exact(rows * k));
+    if rows < FEW {
+        let parallelism = gemm::Parallelism::Rayon(rayon::current_num_threads());
+        entries.for_each(|(y, x)| product(x, weight, y, k, n, parallelism));
         y.par_chunks_mut(n).for_each(|y| finish(y, bias, activation));
+        return y;
     }
+    // An even number of equal blocks, so that two or four threads have the same to do.
+    let blocks = rows.div_ceil(BLOCK).next_multiple_of(if rows >= 4 * BLOCK { 4 } else { 1 });
+    let block = rows.div_ceil(blocks);
+    let tasks: Vec<_> =
+        entries.flat_map(|(y, x)| y.chunks_mut(block * n).zip(x.chunks(block * k))).collect();
+    tasks.into_par_iter().for_each(|(y, x)| {
+        product(x, weight, y, k, n, gemm::Parallelism::None);
+        finish(y, bias, activation);
+    });
     y
 }
 

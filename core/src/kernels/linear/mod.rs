@@ -1,5 +1,5 @@
-//! `activation(x W^T + b)`: `x` is `(.., k)`, `W` is `(n, k)` as checkpoints store it, the result is
-//! `(.., n)`.
+//! `activation(x W^T + b)`: `x` is `(b, .., k)`, `W` is `(n, k)` as checkpoints store it, the result
+//! is `(b, .., n)`. What one batch entry gives does not depend on the others, to the last bit.
 
 mod cpu;
 mod reference;
@@ -52,7 +52,9 @@ impl CustomOp3 for Op {
         }
         let x = host::slice(x, x_layout)?;
         let weight = host::slice(weight, weight_layout)?;
-        let values = cpu::forward(x, weight, bias, self.0);
+        // All but the first and the last dimension are the rows of one batch entry.
+        let rows = dims.get(1..dims.len() - 1).map_or(1, |inner| inner.iter().product());
+        let values = cpu::forward(x, rows, weight, bias, self.0);
         Ok((CpuStorage::F32(values), Shape::from(dims)))
     }
 }

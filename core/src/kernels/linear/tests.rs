@@ -34,3 +34,17 @@ fn takes_strided_and_offset_input_and_refuses_other_widths() {
     assert!(forward(&x, &values(&[3, 5], 5), &bias, Activation::Identity).is_err());
     assert!(forward(&x, &weight, &values(&[4], 6), Activation::Identity).is_err());
 }
+
+#[test]
+fn an_entry_does_not_depend_on_its_neighbours() {
+    let (weight, bias) = (values(&[65, 48], 2), values(&[65], 3));
+    for rows in [1, 5, 130, 784] {
+        let x = values(&[7, rows, 48], 4);
+        let all = forward(&x, &weight, &bias, Activation::GeluErf).unwrap();
+        for i in 0..7 {
+            let one = x.narrow(0, i, 1).unwrap();
+            let found = forward(&one, &weight, &bias, Activation::GeluErf).unwrap();
+            assert_close(&found, &all.narrow(0, i, 1).unwrap(), 0.0, &format!("{rows} rows"));
+        }
+    }
+}

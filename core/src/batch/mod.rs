@@ -1,0 +1,8 @@
+//! Machinery for batches, generic over what is in them: how many fit, in which order, how one
+//! failure stays one failure.
+
+mod plan;
+mod stream;
+
+pub(crate) use plan::batch_size;
+pub(crate) use stream::{Stage, Stream};

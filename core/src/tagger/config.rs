@@ -1,0 +1,149 @@
+//! What a model folder says about its network and its input, before any tensor is read.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::models::args::Args;
+use crate::weights::ModelDir;
+
+/// A timm `config.json`.
+#[derive(Deserialize)]
+struct File {
+    architecture: String,
+    #[serde(default)]
+    num_classes: Option<usize>,
+    #[serde(default)]
+    global_pool: Option<Value>,
+    #[serde(default)]
+    model_args: Option<Map<String, Value>>,
+    #[serde(default)]
+    pretrained_cfg: Option<Pretrained>,
+    /// What timm has no word for; written by our importers.
+    #[serde(default)]
+    tagbrush: Option<Extension>,
+}
+
+#[derive(Deserialize, Default)]
+struct Pretrained {
+    input_size: Option<[usize; 3]>,
+    #[serde(default)]
+    fixed_input_size: bool,
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+    interpolation: Option<String>,
+    num_classes: Option<usize>,
+}
+
+#[derive(Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Extension {
+    norm_eps: Option<f64>,
+    channel_order: Option<ChannelOrder>,
+}
+
+/// The order of the colour channels that a network was trained with.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ChannelOrder {
+    Rgb,
+    Bgr,
+}
+
+/// How pixels are made into the network's input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InputSpec {
+    /// Height and width.
+    pub(crate) size: (usize, usize),
+    pub(crate) channels: ChannelOrder,
+    /// Per channel in the network's order, on values of 0 to 1.
+    pub(crate) mean: [f32; 3],
+    pub(crate) std: [f32; 3],
+}
+
+/// The network and the input of a model.
+pub(crate) struct ModelConfig {
+    pub(crate) args: Args,
+    pub(crate) labels: Option<usize>,
+    pub(crate) input: InputSpec,
+}
+
+impl ModelConfig {
+    /// Reads `config.json`.
+    pub(crate) fn load(dir: &ModelDir) -> Result<Self> {
+        let text = dir.text("config.json")?;
+        let value = serde_json::from_str(&text).map_err(|e| {
+            Error::model_invalid(format!("not valid JSON: {e}"))
+                .with("file", dir.origin("config.json"))
+        })?;
+        let rgb = dir.has("preprocess.json");
+        Self::parse(value, rgb).map_err(|e| e.with("file", dir.origin("config.json")))
+    }
+
+    /// From the content of a `config.json`. `rgb` says that the folder has the `preprocess.json`
+    /// of collections whose models are trained on RGB.
+    pub(crate) fn parse(value: Value, rgb: bool) -> Result<Self> {
+        let file: File = serde_json::from_value(value)
+            .map_err(|e| Error::model_invalid(format!("not a timm configuration: {e}")))?;
+        let pretrained = file.pretrained_cfg.unwrap_or_default();
+        let mut overrides = file.model_args.unwrap_or_default();
+        // timm passes these on to the constructor unless `model_args` has them.
+        let declared = overrides.remove("num_classes").and_then(|n| n.as_u64()).map(|n| n as usize);
+        if let Some(pool) = file.global_pool.filter(|_| !overrides.contains_key("global_pool")) {
+            overrides.insert("global_pool".to_owned(), pool);
+        }
+        let extension = file.tagbrush.unwrap_or_default();
+        let mut args = Args::new(&file.architecture, &overrides)?;
+        if let Some(eps) = extension.norm_eps {
+            args.set_default("norm_eps", eps.into());
+        }
+        if let Some([channels, ..]) = pretrained.input_size
+            && channels != 3
+        {
+            return Err(Error::unsupported(format!("the model takes {channels} channels, not 3")));
+        }
+        if let Some(filter) = pretrained.interpolation.as_deref()
+            && filter != "bicubic"
+        {
+            return Err(Error::unsupported(format!(
+                "the model wants `{filter}` interpolation; only bicubic is supported"
+            )));
+        }
+        let mean = pretrained.mean.unwrap_or([0.5; 3]);
+        let std = pretrained.std.unwrap_or([0.5; 3]);
+        if std.iter().chain(&mean).any(|x| !x.is_finite()) || std.iter().any(|std| *std <= 0.0) {
+            return Err(Error::model_invalid(format!("`std` is {std:?}, `mean` is {mean:?}")));
+        }
+        // Nothing in the file tells the channel order. The WD models are trained on BGR and scaled
+        // to -1..1; models with other statistics follow the usual RGB.
+        let usual = if rgb || mean != [0.5; 3] || std != [0.5; 3] {
+            ChannelOrder::Rgb
+        } else {
+            ChannelOrder::Bgr
+        };
+        // A ConvNeXt takes any size, so the preprocessing decides; so it does for other networks
+        // when it says that it is fixed.
+        if let Some([_, height, width]) = pretrained.input_size
+            && (pretrained.fixed_input_size || args.family() == "convnext")
+        {
+            args.set_default("img_size", vec![height, width].into());
+        }
+        let size = args.pair("img_size", 224)?;
+        if size.0 != size.1 {
+            return Err(Error::unsupported(format!(
+                "the input is {} x {} pixels; only square inputs are supported",
+                size.0, size.1
+            )));
+        }
+        Ok(Self {
+            args,
+            labels: declared.or(file.num_classes).or(pretrained.num_classes),
+            input: InputSpec {
+                size,
+                channels: extension.channel_order.unwrap_or(usual),
+                mean,
+                std,
+            },
+        })
+    }
+}

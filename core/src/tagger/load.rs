@@ -1,0 +1,196 @@
+//! From a model's name to a network that is ready to run.
+
+use std::path::{Path, PathBuf};
+
+use super::archs;
+use super::config::{InputSpec, ModelConfig};
+use super::known::{KnownModel, find_known};
+use super::labels::Labels;
+use crate::device::{Device, Placement, Precision};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::models::Classifier;
+use crate::pixels::DecodeOptions;
+use crate::weights::{ModelDir, Weights};
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Where it runs; the best device of this machine unless set.
+    pub device: Device,
+    /// In which number format it runs.
+    pub precision: Precision,
+    /// Never use the network: an id must be in a local cache already.
+    pub offline: bool,
+    /// Where downloaded models are kept; the user's cache folder unless set.
+    pub cache_dir: Option<PathBuf>,
+    /// How picture files are decoded.
+    pub decode: DecodeOptions,
+    /// Pictures in one pass through the network; chosen by the input's size unless set.
+    pub batch_size: Option<usize>,
+}
+
+impl LoadOptions {
+    /// The same options with another device.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The same options with another precision.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The same options, using the network or not.
+    #[must_use]
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.offline = offline;
+        self
+    }
+
+    /// The same options with another folder for downloaded models.
+    #[must_use]
+    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(dir.into());
+        self
+    }
+
+    /// The same options with other decoding.
+    #[must_use]
+    pub fn decode(mut self, decode: DecodeOptions) -> Self {
+        self.decode = decode;
+        self
+    }
+
+    /// The same options with another batch size.
+    #[must_use]
+    pub fn batch_size(mut self, pictures: usize) -> Self {
+        self.batch_size = Some(pictures);
+        self
+    }
+}
+
+/// Everything that loading finds out.
+pub(super) struct Loaded {
+    pub(super) network: Box<dyn Classifier>,
+    pub(super) labels: Labels,
+    pub(super) input: InputSpec,
+    pub(super) placement: Placement,
+    pub(super) known: Option<&'static KnownModel>,
+}
+
+/// Loads `model`: `demo`, a folder, or the id or alias of a published model.
+pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Loaded> {
+    let placement = Placement::resolve(options.device, options.precision)?;
+    if options.batch_size == Some(0) {
+        return Err(Error::invalid_input("the batch size is 0").with("field", "batch_size"));
+    }
+    let known = find_known(model);
+    let dir = locate(model, known, options)?;
+    load_dir(&dir, placement, known).context("model", model)
+}
+
+fn locate(model: &str, known: Option<&KnownModel>, options: &LoadOptions) -> Result<ModelDir> {
+    if model == "demo" {
+        return demo();
+    }
+    let path = Path::new(model);
+    if path.is_dir() {
+        return Ok(ModelDir::Disk(path.to_owned()));
+    }
+    // A path to the weights themselves means their folder.
+    if path.is_file() {
+        let weights = matches!(path.extension(), Some(e) if e == "safetensors" || e == "onnx");
+        return match path.parent() {
+            Some(parent) if weights => Ok(ModelDir::Disk(parent.to_owned())),
+            _ => Err(Error::invalid_input(format!(
+                "`{model}` is a file, but a model is a folder with config.json, \
+                 model.safetensors and selected_tags.csv"
+            ))
+            .with("field", "model")),
+        };
+    }
+    if let Some(reason) = known.and_then(|known| known.unsupported) {
+        return Err(Error::unsupported(reason).with("model", model));
+    }
+    let id = known.map_or(model, |known| known.id);
+    let looks_like_id = id.split('/').count() == 2 && !id.starts_with(['.', '/', '~']);
+    if !looks_like_id {
+        return Err(Error::new(
+            ErrorKind::ModelNotFound,
+            format!("there is no model `{model}`: no such folder, and no known name"),
+        ));
+    }
+    crate::hub::find_or_pull(id, options.cache_dir.as_deref(), options.offline).map(ModelDir::Disk)
+}
+
+#[cfg(feature = "demo")]
+fn demo() -> Result<ModelDir> {
+    static FILES: &[(&str, &[u8])] = &[
+        ("config.json", include_bytes!("../../demo/tagger/config.json")),
+        ("model.safetensors", include_bytes!("../../demo/tagger/model.safetensors")),
+        ("selected_tags.csv", include_bytes!("../../demo/tagger/selected_tags.csv")),
+    ];
+    Ok(ModelDir::Embedded(FILES))
+}
+
+#[cfg(not(feature = "demo"))]
+fn demo() -> Result<ModelDir> {
+    Err(Error::new(ErrorKind::ModelNotFound, "this build does not contain the demo model"))
+}
+
+fn load_dir(
+    dir: &ModelDir,
+    placement: Placement,
+    known: Option<&'static KnownModel>,
+) -> Result<Loaded> {
+    let labels = Labels::load(dir)?;
+    let (config, weights) = open(dir, &placement)?;
+    if let Some(declared) = config.labels
+        && declared != labels.len()
+    {
+        return Err(Error::model_invalid(format!(
+            "the network has {declared} outputs, but the label file has {} rows",
+            labels.len()
+        )));
+    }
+    let network = archs::load(&config.args, labels.len(), &weights.root())?;
+    weights.check_all_taken(is_buffer)?;
+    Ok(Loaded { network, labels, input: config.input, placement, known })
+}
+
+/// The configuration and tensors of a folder, whichever format it has them in.
+fn open(dir: &ModelDir, placement: &Placement) -> Result<(ModelConfig, Weights)> {
+    const SAFETENSORS: &str = "model.safetensors";
+    const ONNX: &str = "model.onnx";
+    let (device, dtype) = (placement.candle(), placement.dtype());
+    if dir.has("config.json") && dir.has(SAFETENSORS) {
+        let config = ModelConfig::load(dir)?;
+        return Ok((config, dir.safetensors(SAFETENSORS, device, dtype)?));
+    }
+    let missing = || {
+        let what = if dir.has("config.json") { SAFETENSORS } else { "config.json" };
+        let other = ["pytorch_model.bin", "model.safetensors.index.json", "model.msgpack"]
+            .into_iter()
+            .find(|name| dir.has(name))
+            .map_or(String::new(), |name| format!("; `{name}` is not read"));
+        Error::new(
+            ErrorKind::ModelNotFound,
+            format!("the folder has no `{what}` (nor a `{ONNX}`){other}"),
+        )
+    };
+    let path = dir.path().filter(|_| dir.has(ONNX)).ok_or_else(missing)?;
+    let _ = path;
+    Err(missing())
+}
+
+/// Tensors that older checkpoints save although they follow from the configuration.
+fn is_buffer(name: &str) -> bool {
+    ["relative_position_index", "relative_coords_table", "attn_mask", "k_bias", "rope.pos_embed"]
+        .iter()
+        .any(|buffer| name.ends_with(buffer))
+}
