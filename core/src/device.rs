@@ -159,6 +159,22 @@ impl fmt::Display for Placement {
     }
 }
 
+/// Sets how many threads the whole process uses for pictures and networks. Can be called once,
+/// before any work; the variable `RAYON_NUM_THREADS` does the same.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for zero, or if the threads run already.
+pub fn set_threads(threads: usize) -> Result<()> {
+    if threads == 0 {
+        return Err(Error::invalid_input("the number of threads is 0").with("field", "threads"));
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
+        Error::invalid_input(format!("cannot set the number of threads: {e}"))
+            .with("field", "threads")
+            .caused_by(e)
+    })
+}
+
 fn not_built(what: &str, device: Device) -> Error {
     Error::new(ErrorKind::DeviceUnavailable, format!("this build has no {what} support"))
         .with("device", device)

@@ -6,6 +6,7 @@ mod batch;
 mod control;
 mod device;
 mod error;
+mod folder;
 mod hub;
 mod kernels;
 mod limits;
@@ -16,8 +17,13 @@ mod tagger;
 mod weights;
 
 pub use control::{Control, Progress};
-pub use device::{Device, Placement, Precision};
+pub use device::{Device, Placement, Precision, set_threads};
 pub use error::{Error, ErrorKind, Result};
+pub use folder::{
+    Existing, FileTags, FolderOptions, FolderRun, Format, Found, OutputOptions, ScanOptions,
+    Summary,
+};
+pub use hub::{PullOptions, cache_dir, pull};
 pub use limits::Limits;
 pub use pixels::{DecodeOptions, Image};
 pub use tagger::{

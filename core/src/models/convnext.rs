@@ -26,15 +26,13 @@ pub(crate) struct ConvNext {
     head_norm: Option<Norm>,
     pre_logits: Option<Linear>,
     head: Linear,
-    input_size: (usize, usize),
     features: usize,
-    labels: usize,
 }
 
 impl ConvNext {
     pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
-        // No argument of timm's class, which takes any size: the preprocessing decides.
-        let input_size = args.pair("img_size", 224)?;
+        // No argument of timm's class, which takes any size; the configuration adds it.
+        args.pair("img_size", 224)?;
         args.only("in_chans", &[json!(3)])?;
         args.only("output_stride", &[json!(32)])?;
         args.only("stem_type", &[json!("patch")])?;
@@ -103,24 +101,14 @@ impl ConvNext {
                 .transpose()?
                 .map(|fc| fc.then(Activation::GeluErf)),
             head: Linear::load(&head.at("fc"), features, labels, true)?,
-            input_size,
             features,
-            labels,
         })
     }
 }
 
 impl Classifier for ConvNext {
-    fn input_size(&self) -> (usize, usize) {
-        self.input_size
-    }
-
     fn features(&self) -> usize {
         self.features
-    }
-
-    fn labels(&self) -> usize {
-        self.labels
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {

@@ -27,9 +27,7 @@ pub(crate) struct Eva {
     fc_norm: Option<Norm>,
     head: Linear,
     pooling: Pooling,
-    input_size: (usize, usize),
     features: usize,
-    labels: usize,
 }
 
 impl Eva {
@@ -109,9 +107,7 @@ impl Eva {
             fc_norm: optional_norm(fc_norm, "fc_norm")?,
             head: Linear::load(&scope.at("head"), width, labels, true)?,
             pooling,
-            input_size,
             features: width,
-            labels,
         })
     }
 }
@@ -153,16 +149,8 @@ fn rope(
 }
 
 impl Classifier for Eva {
-    fn input_size(&self) -> (usize, usize) {
-        self.input_size
-    }
-
     fn features(&self) -> usize {
         self.features
-    }
-
-    fn labels(&self) -> usize {
-        self.labels
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {

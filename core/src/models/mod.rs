@@ -20,14 +20,8 @@ use candle_core::{Result, Tensor};
 
 /// An image classifier: pixels to features to one logit per label.
 pub(crate) trait Classifier: Send + Sync {
-    /// The input's height and width in pixels.
-    fn input_size(&self) -> (usize, usize);
-
     /// The length of a feature vector, as given to the head.
     fn features(&self) -> usize;
-
-    /// The number of labels.
-    fn labels(&self) -> usize;
 
     /// Normalised pixels `(b, 3, h, w)` to pooled features `(b, features)`.
     fn embed(&self, pixels: &Tensor) -> Result<Tensor>;

@@ -28,9 +28,7 @@ pub(crate) struct SwinV2 {
     norm: Norm,
     pooling: Pooling,
     head: Linear,
-    input_size: (usize, usize),
     features: usize,
-    labels: usize,
 }
 
 impl SwinV2 {
@@ -95,24 +93,14 @@ impl SwinV2 {
             norm: Norm::load(&scope.at("norm"), features, norm)?,
             pooling,
             head: Linear::load(&scope.at("head.fc"), features, labels, true)?,
-            input_size,
             features,
-            labels,
         })
     }
 }
 
 impl Classifier for SwinV2 {
-    fn input_size(&self) -> (usize, usize) {
-        self.input_size
-    }
-
     fn features(&self) -> usize {
         self.features
-    }
-
-    fn labels(&self) -> usize {
-        self.labels
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {

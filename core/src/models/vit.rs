@@ -25,9 +25,7 @@ pub(crate) struct Vit {
     head: Linear,
     pooling: Pooling,
     pooled_prefix: usize,
-    input_size: (usize, usize),
     features: usize,
-    labels: usize,
 }
 
 impl Vit {
@@ -105,24 +103,14 @@ impl Vit {
             head: Linear::load(&scope.at("head"), width, labels, true)?,
             pooling,
             pooled_prefix,
-            input_size,
             features: width,
-            labels,
         })
     }
 }
 
 impl Classifier for Vit {
-    fn input_size(&self) -> (usize, usize) {
-        self.input_size
-    }
-
     fn features(&self) -> usize {
         self.features
-    }
-
-    fn labels(&self) -> usize {
-        self.labels
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {

@@ -31,7 +31,7 @@ pub(crate) fn resize_padded(
     // Rows: (height, square) to (height, side), inside a column that is padded above and below.
     let mut column = filled(square * side, background);
     let rows_per_strip = (STRIP / square).clamp(1, height);
-    let mut strip = Vec::new();
+    let mut strip;
     for first in (0..height).step_by(rows_per_strip) {
         let rows = rows_per_strip.min(height - first);
         let source = &pixels[first * width * 3..(first + rows) * width * 3];

@@ -88,7 +88,7 @@ impl Tags {
     }
 
     /// The parts of the line, without repetitions.
-    pub(super) fn caption_parts(&self, options: &CaptionOptions) -> Vec<String> {
+    pub(crate) fn caption_parts(&self, options: &CaptionOptions) -> Vec<String> {
         let rating = |place| self.rating().filter(|_| options.rating == place);
         let (first, second) = match options.characters_last {
             false => (&self.characters, &self.tags),

@@ -1,0 +1,71 @@
+//! `tagbrush doctor`: what this build and machine can do, for bug reports.
+
+use tagbrush::{
+    Control, Device, Image, LoadOptions, Placement, Precision, Result, Tagger, cache_dir,
+};
+
+use crate::{FAILURE, SUCCESS};
+
+pub(crate) fn run() -> Result<u8> {
+    println!("tagbrush {} ({})", env!("CARGO_PKG_VERSION"), build());
+    println!("system    {} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("threads   {cores} (RAYON_NUM_THREADS sets another number)");
+    println!("processor {}", processor());
+    for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Metal(0)] {
+        match Placement::resolve(device, Precision::Auto) {
+            Ok(placement) => println!("device    {device}: {placement}"),
+            Err(error) => println!("device    {device}: not available: {error}"),
+        }
+    }
+    match cache_dir() {
+        Ok(dir) => println!("models    {}", dir.display()),
+        Err(error) => println!("models    {error}"),
+    }
+    match try_demo() {
+        Ok(line) => println!("demo      {line}"),
+        Err(error) => {
+            println!("demo      failed: {error:#}");
+            return Ok(FAILURE);
+        }
+    }
+    Ok(SUCCESS)
+}
+
+/// Loads the demo model and runs it, which is what proves that the build works.
+fn try_demo() -> Result<String> {
+    let start = std::time::Instant::now();
+    let tagger = Tagger::load("demo", &LoadOptions::default())?;
+    let image = Image::from_rgb8(64, 64, vec![128; 64 * 64 * 3])?;
+    for scores in tagger.scores([image], &Control::new()) {
+        scores?;
+    }
+    let (height, width) = tagger.input_size();
+    Ok(format!(
+        "works: {} labels, {height} x {width} pixels, {} ms",
+        tagger.labels().len(),
+        start.elapsed().as_millis()
+    ))
+}
+
+fn build() -> String {
+    let features = [("demo", cfg!(feature = "demo")), ("hub", cfg!(feature = "hub"))];
+    let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    let profile = if cfg!(debug_assertions) { "DEBUG BUILD, slow" } else { "release" };
+    format!("{profile}; features: {}", features.join(", "))
+}
+
+/// The vector instructions that decide about speed.
+fn processor() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found: [(&str, bool); 0] = [];
+    let names: Vec<_> = found.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    if names.is_empty() { "no vector instructions known".to_owned() } else { names.join(", ") }
+}

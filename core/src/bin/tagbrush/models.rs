@@ -1,0 +1,26 @@
+//! `tagbrush models`: which models go by a name.
+
+use tagbrush::{KNOWN_MODELS, Result, cache_dir};
+
+use crate::SUCCESS;
+
+pub(crate) fn run() -> Result<u8> {
+    println!("{:48} {:>9}  also known as", "id", "P = R at");
+    println!("{:48} {:>9}  (embedded, for trying things out)", "demo", "");
+    for model in KNOWN_MODELS {
+        let threshold = model.recommended_threshold.map_or(String::new(), |t| format!("{t:.4}"));
+        let notes = model
+            .unsupported
+            .map_or_else(|| model.aliases.join(", "), |reason| format!("not supported: {reason}"));
+        println!("{:48} {threshold:>9}  {notes}", model.id);
+    }
+    println!();
+    println!("Any other folder or id works as well, if it has config.json, model.safetensors and");
+    println!(
+        "selected_tags.csv of a ViT, SwinV2, ConvNeXt or EVA-02 of timm, or a model.onnx of them."
+    );
+    if let Ok(dir) = cache_dir() {
+        println!("Downloaded models are kept in {}.", dir.display());
+    }
+    Ok(SUCCESS)
+}
