@@ -44,7 +44,8 @@ The counts in `selected_tags.csv` are the numbers of training pictures.
 {steps:,} steps of {batch} with Muon (matrices of the blocks) and AdamW (the rest) at
 {rate}, binary cross-entropy, mirroring, slight noise and exposure changes, and an
 exponential average of the weights. The steps took {minutes:.0f} minutes on two CPU
-cores that had other work to do.
+cores that were busy with other work as well; undisturbed, a step takes about
+0.1 s on them, which makes 12 minutes.
 
 ## Measured
 
