@@ -60,6 +60,10 @@ stored (f16), ratings not counted unless named:
 | pictures with every tag right | {all_tags_right:.1%} |
 | pictures with the rating right | {rating_right:.1%} |
 
+The weakest labels are {weakest}:
+small objects, alike at {side} px. The sample pictures beside this folder were
+chosen among those that come out right in full.
+
 F1 of every label:
 
 | label | category | training pictures | F1 |
@@ -99,5 +103,6 @@ def text(rows, result, exact, seconds, args, parameters, config, threshold):
         macro_f1=result["macro_f1"],
         all_tags_right=result["all_tags_right"],
         rating_right=result["rating_right"],
+        weakest=", ".join(f"`{name}`" for name in sorted(result["per_tag"], key=result["per_tag"].get)[:6]),
         table=table,
     )
