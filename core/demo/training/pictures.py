@@ -118,7 +118,8 @@ class Drawing:
         names = rng.sample(list(OUTLINES), count)
         outlined = rng.random() < 0.3
         edge = contrasting(rng, behind, bool(self.tint)) if outlined else None
-        shadow = mix(behind[0], (0, 0, 0), 0.3) if len(behind) == 1 and not outlined and not self.clear and rng.random() < 0.4 else None
+        plain = len(behind) == 1 and not outlined and not self.clear
+        shadow = mix(behind[0], (0, 0, 0), 0.3) if plain and rng.random() < 0.4 else None
         if self.cue == "skull":
             names[rng.randrange(count)] = "skull"
         if outlined and names != ["skull"]:
@@ -170,33 +171,42 @@ class Drawing:
             self.cue = None
         room = canvas.width / len(names)
         for k, name in enumerate(names):
-            r = min(room, canvas.height) * rng.uniform(0.4, 0.45)
-            x, y = room * (k + 0.5), canvas.height * 0.52
-            if outdoors:
-                r, y = r * 0.86, canvas.height - r * rng.uniform(0.9, 1.0)
-            if self.cue == "skull":
-                r, x = r * 0.84, x - canvas.width * 0.06
-            look = Look(rng)
-            if turn > 90:
-                look.wear = None if look.wear == "top_hat" else look.wear
-            barred = self.cue == "bar_censor" and k == 0
-            coarse = self.cue == "mosaic_censoring" and k == 0
-            if coarse:  # nothing else may lie where the squares will be
-                look.blush = False
-                look.wear = None if look.wear == "scarf" else look.wear
-            if not self.clear and turn < 90:
-                foot = y + 0.93 * r
-                canvas.pen(x, foot, r).ellipse(0, 0, 0.75, 0.1, mix(canvas.colour_at(x, foot), (0, 0, 0), 0.25))
-            pen = canvas.pen(x, y, r, turn, rng.random() < 0.5)
-            mascot(rng, pen, name, look, tags, not barred, not coarse)
-            if k == 0:
-                self.target = (x, y, r)
-                self.down = 1 if turn < 90 else -1
-                self.eyes = y + self.down * EYE_LINES[name] * r
+            x, y, r = self.stand(name, room * (k + 0.5), room, turn, outdoors, censored=k == 0)
         if self.cue == "skull":
             s = r * 0.34
-            skull(canvas.pen(min(canvas.width - 1.1 * s, x + r * 1.0), min(canvas.height - 1.1 * s, y + r * 0.8), s, rng.uniform(-12, 12)))
+            at = min(canvas.width - 1.1 * s, x + r), min(canvas.height - 1.1 * s, y + r * 0.8)
+            skull(canvas.pen(*at, s, rng.uniform(-12, 12)))
             tags.add("skull")
+
+    def stand(self, name, x, room, turn, outdoors, censored):
+        """Draws one mascot in its part of the picture; returns where it stands."""
+        rng, canvas = self.rng, self.canvas
+        r = min(room, canvas.height) * rng.uniform(0.4, 0.45)
+        y = canvas.height * 0.52
+        if outdoors:
+            r, y = r * 0.86, canvas.height - r * rng.uniform(0.9, 1.0)
+        if self.cue == "skull":  # which needs room beside the mascot
+            r, x = r * 0.84, x - canvas.width * 0.06
+        look = Look(rng)
+        upright = turn < 90
+        if look.wear == "top_hat" and not upright:
+            look.wear = None
+        barred = censored and self.cue == "bar_censor"
+        coarse = censored and self.cue == "mosaic_censoring"
+        if coarse:  # nothing else may lie where the squares will be
+            look.blush = False
+            look.wear = None if look.wear == "scarf" else look.wear
+        if not self.clear and upright:
+            foot = y + 0.93 * r
+            shadow = mix(canvas.colour_at(x, foot), (0, 0, 0), 0.25)
+            canvas.pen(x, foot, r).ellipse(0, 0, 0.75, 0.1, shadow)
+        pen = canvas.pen(x, y, r, turn, rng.random() < 0.5)
+        mascot(rng, pen, name, look, self.tags, not barred, not coarse)
+        if censored:
+            self.target = (x, y, r)
+            self.down = 1 if upright else -1
+            self.eyes = y + self.down * EYE_LINES[name] * r
+        return x, y, r
 
     def done(self):
         """Adds frame, tint and censor, and takes the picture off the canvas."""
