@@ -8,6 +8,7 @@ mod checkpoint;
 mod model_dir;
 pub(crate) mod onnx;
 mod safetensors;
+mod wire;
 
 pub(crate) use checkpoint::{Scope, Weights};
 pub(crate) use model_dir::ModelDir;
