@@ -383,13 +383,12 @@ def keras_models():
         return keras.Model(inputs, head(x, classes), name="MoAt2")
 
     small = {
-        "keras-vit": (32, lambda: vit(32, 8, 16, 2, 2, 64, CLASSES), True, False),
-        "keras-vit-batch1": (32, lambda: vit(32, 8, 16, 1, 2, 64, CLASSES), False, True),
+        "keras-vit": (32, lambda: vit(32, 8, 16, 1, 2, 64, CLASSES), True, False),
+        "keras-vit-batch1": (32, lambda: vit(32, 8, 16, 2, 2, 64, CLASSES), False, True),
         "keras-convnext": (64, lambda: convnext(64, (4, 8, 8, 12), (1, 1, 1, 1), CLASSES, 1),
                            False, True),
         "keras-convnextv2": (64, lambda: convnext(64, (4, 8, 8, 12), (1, 1, 1, 1), CLASSES, 2),
                              True, False),
-        "keras-swinv2": (32, lambda: swinv2(32, 8, (2, 1), (2, 4), 4, CLASSES), False, False),
         "keras-swinv2-batch1": (48, lambda: swinv2(48, 8, (2, 1), (2, 4), 6, CLASSES),
                                 False, True),
         "keras-moat": (32, lambda: moat(32, CLASSES), True, False),
@@ -457,7 +456,7 @@ def torch_cases(names, out, full_size):
     swin = dict(img_size=64, patch_size=4, window_size=4, embed_dim=8, depths=(1, 2),
                 num_heads=(2, 4), act_layer="gelu_tanh")
     conv = dict(depths=(1, 1, 1, 1), dims=(4, 8, 8, 12))
-    eva = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2,
+    eva = dict(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2,
                ref_feat_shape=(4, 4))
     small = {
         "timm-vit": ("vit_base_patch16_224", vit, 32, False),

@@ -22,7 +22,10 @@ fn writes_imports_for_the_comparison_with_timm() {
             continue;
         }
         let start = std::time::Instant::now();
-        let imports = [("", import(&dir.join("model.onnx")))];
+        let mut imports = vec![("", import(&dir.join("model.onnx")))];
+        if dir.join("keras_metadata.pb").is_file() {
+            imports.push(("@saved_model", crate::weights::saved_model::import(&dir)));
+        }
         for (suffix, imported) in imports {
             match imported {
                 Ok(imported) => {
