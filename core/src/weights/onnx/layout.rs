@@ -83,7 +83,7 @@ impl Layout {
         for size in target {
             let (mut dim, mut open) = (Vec::new(), *size);
             while open > 1 {
-                let digit = rest.pop().ok_or_else(mixes)?;
+                let digit = rest.pop().filter(|digit| digit.extent > 0).ok_or_else(mixes)?;
                 if open % digit.extent == 0 {
                     open /= digit.extent;
                     dim.push(digit);

@@ -152,9 +152,9 @@ fn a_file_cut_off_anywhere_is_an_error() {
 
 #[test]
 fn changed_bytes_never_panic() {
-    for name in ["timm-vit-dynamo", "keras-convnext"] {
+    for name in ["timm-eva02", "keras-swinv2-batch1", "keras-vit-batch1", "keras-convnextv2"] {
         let bytes = std::fs::read(fixtures().join(name).join("model.onnx")).unwrap();
-        for at in (0..bytes.len()).step_by(61) {
+        for at in (0..bytes.len()).step_by(997) {
             for change in [0x01, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] ^= change;

@@ -193,6 +193,7 @@ impl<'a> Trace<'a> {
 
     /// An elementwise operation with a constant, which may be the first operand.
     pub(super) fn with(&mut self, op: Two, x: &Active, c: &Const, first: bool) -> Result<Active> {
+        not_empty(&c.dims)?;
         let rank = x.layout.rank().max(c.dims.len());
         let mut layout = Vec::with_capacity(rank);
         let mut along = Vec::new();
@@ -290,4 +291,12 @@ impl<'a> Trace<'a> {
         };
         x.layout.reshaped(&target).map(Some)
     }
+}
+
+/// Refuses tensors without values, which no network has.
+pub(super) fn not_empty(dims: &[usize]) -> Result<()> {
+    if dims.contains(&0) {
+        return Err(Error::model_invalid(format!("a tensor of shape {dims:?} has no values")));
+    }
+    Ok(())
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::constant::Const;
 use super::eval_shape::{self as shape, Cut};
 use super::expr::{Id, Op, Part};
-use super::graph::Node;
+use super::graph::{Node, numel};
 use super::layout::{Digit, Kind, Layout, extent, merged};
-use super::trace::{Active, Trace, Traced};
+use super::trace::{Active, Trace, Traced, not_empty};
 use super::trace_ops::constant;
 use crate::error::{Error, Result};
 
@@ -142,7 +142,8 @@ impl<'a> Trace<'a> {
         let target = constant(inputs, 1)
             .ok_or_else(|| Error::unsupported("a shape depends on the image"))?;
         let dims = shape::broadcast(&x.layout.dims(), &self.sizes(target)?)?;
-        if dims.iter().product::<usize>() > 1 << 31 {
+        not_empty(&dims)?;
+        if numel(&dims)? > 1 << 31 {
             return Err(Error::model_invalid(format!("an activation of shape {dims:?}")));
         }
         let missing = dims.len() - x.layout.rank();
@@ -361,6 +362,7 @@ impl<'a> Trace<'a> {
                     if constant.dims != dims {
                         return Err(unfit());
                     }
+                    not_empty(&dims)?;
                     total = total.saturating_add(dims[axis]);
                     let constant = self.arena.constant(constant);
                     joined.push(Part::Constant(constant));

@@ -5,7 +5,7 @@ use super::eval_shape as shape;
 use super::expr::{Op, Over, Two};
 use super::graph::Node;
 use super::layout::{Digit, Kind, Layout, extent, merged};
-use super::trace::{Active, Trace, Traced};
+use super::trace::{Active, Trace, Traced, not_empty};
 use crate::error::{Error, Result};
 
 impl<'a> Trace<'a> {
@@ -194,6 +194,7 @@ impl<'a> Trace<'a> {
         let [a, b] = weight.dims[..] else {
             return Err(Error::model_invalid("a weight is no matrix"));
         };
+        not_empty(&weight.dims)?;
         let (size, outer) = if out_first { (b, a) } else { (a, b) };
         if extent(&inner) != size {
             return Err(Error::model_invalid(format!(
@@ -392,6 +393,7 @@ impl<'a> Trace<'a> {
         let [outer, inner, height, width] = weight.dims[..] else {
             return Err(unknown("that is not two-dimensional"));
         };
+        not_empty(&weight.dims)?;
         let groups = usize::try_from(node.int("group").unwrap_or(1)).unwrap_or(0);
         let dims = x.layout.dims();
         if groups == 0 || dims.len() != 4 || inner.checked_mul(groups) != Some(dims[1]) {
