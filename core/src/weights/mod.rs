@@ -8,6 +8,9 @@ mod checkpoint;
 mod model_dir;
 pub(crate) mod onnx;
 mod safetensors;
+pub(crate) mod saved_model;
+mod wire;
 
 pub(crate) use checkpoint::{Scope, Weights};
 pub(crate) use model_dir::ModelDir;
+pub(crate) use onnx::Imported;

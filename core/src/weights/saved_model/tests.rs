@@ -1,0 +1,58 @@
+//! Imports of the committed fixtures, which must equal those of the ONNX file next to them.
+
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/onnx").join(name)
+}
+
+#[test]
+fn equals_the_import_of_the_onnx_file() {
+    for name in ["keras-vit", "keras-convnextv2"] {
+        let dir = fixture(name);
+        let saved = super::import(&dir).unwrap();
+        let onnx = crate::weights::onnx::import(&dir.join("model.onnx")).unwrap();
+        for key in ["architecture", "num_classes", "num_features", "model_args", "tagbrush"] {
+            assert_eq!(saved.config[key], onnx.config[key], "{name}: {key}");
+        }
+        assert_eq!(saved.config["pretrained_cfg"]["mean"], onnx.config["pretrained_cfg"]["mean"]);
+        assert!(saved.tensors.keys().eq(onnx.tensors.keys()), "{name}");
+        for (key, tensor) in &saved.tensors {
+            let other = &onnx.tensors[key];
+            assert_eq!(tensor.dims(), other.dims(), "{name}: {key}");
+            let values =
+                |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let pairs = values(tensor).into_iter().zip(values(other));
+            let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(most < 1e-6, "{name}: {key} differs by {most}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_or_missing_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(super::import(dir.path()).is_err());
+    let from = fixture("keras-vit");
+    std::fs::create_dir(dir.path().join("variables")).unwrap();
+    let copy = |name: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+        std::fs::write(dir.path().join(name), change(std::fs::read(from.join(name)).unwrap()))
+            .unwrap();
+    };
+    let data = "variables/variables.data-00000-of-00001";
+    for name in ["keras_metadata.pb", "variables/variables.index", data] {
+        copy(name, &|bytes| bytes);
+    }
+    assert!(super::import(dir.path()).is_ok());
+    copy(data, &|mut bytes| {
+        bytes.truncate(100);
+        bytes
+    });
+    assert!(super::import(dir.path()).is_err());
+    copy(data, &|mut bytes| {
+        bytes[100] ^= 1;
+        bytes
+    });
+    let error = super::import(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
