@@ -23,8 +23,15 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Words that only `kernels/` and `device.rs` may use.
-const DEVICE_WORDS: &[&str] =
-    &["feature = \"cuda\"", "feature = \"metal\"", "is_cuda", "is_metal", "avx512", "avx2", "target_feature"];
+const DEVICE_WORDS: &[&str] = &[
+    "feature = \"cuda\"",
+    "feature = \"metal\"",
+    "is_cuda",
+    "is_metal",
+    "avx512",
+    "avx2",
+    "target_feature",
+];
 
 /// Files longer than this are reported: they should be cut along a seam.
 const LONG: usize = 700;
@@ -111,7 +118,10 @@ fn unsafe_code_stays_in_kernels_and_the_mapping_of_files() {
         let allowed = module(&file) == "kernels" || module(&file) == "weights";
         assert!(allowed || !text.contains("unsafe {"), "{file} has unsafe code");
         let blocks = text.matches("unsafe {").count() + text.matches("unsafe impl").count();
-        assert!(text.matches("// SAFETY:").count() >= blocks, "{file}: say why unsafe code is sound");
+        assert!(
+            text.matches("// SAFETY:").count() >= blocks,
+            "{file}: say why unsafe code is sound"
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use crate::device::{Device, Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::Classifier;
 use crate::pixels::DecodeOptions;
-use crate::weights::{ModelDir, Weights};
+use crate::weights::{ModelDir, Weights, onnx, saved_model};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -163,29 +163,45 @@ fn load_dir(
     Ok(Loaded { network, labels, input: config.input, placement, known })
 }
 
+const SAFETENSORS: &str = "model.safetensors";
+const ONNX: &str = "model.onnx";
+const VARIABLES: &str = "variables/variables.index";
+
 /// The configuration and tensors of a folder, whichever format it has them in.
 fn open(dir: &ModelDir, placement: &Placement) -> Result<(ModelConfig, Weights)> {
-    const SAFETENSORS: &str = "model.safetensors";
-    const ONNX: &str = "model.onnx";
     let (device, dtype) = (placement.candle(), placement.dtype());
     if dir.has("config.json") && dir.has(SAFETENSORS) {
         let config = ModelConfig::load(dir)?;
         return Ok((config, dir.safetensors(SAFETENSORS, device, dtype)?));
     }
-    let missing = || {
-        let what = if dir.has("config.json") { SAFETENSORS } else { "config.json" };
-        let other = ["pytorch_model.bin", "model.safetensors.index.json", "model.msgpack"]
-            .into_iter()
-            .find(|name| dir.has(name))
-            .map_or(String::new(), |name| format!("; `{name}` is not read"));
-        Error::new(
-            ErrorKind::ModelNotFound,
-            format!("the folder has no `{what}` (nor a `{ONNX}`){other}"),
-        )
+    if let Some(path) = dir.path() {
+        let (file, imported) = if dir.has(ONNX) {
+            (ONNX, onnx::import(&path.join(ONNX))?)
+        } else if dir.has(VARIABLES) {
+            (VARIABLES, saved_model::import(path)?)
+        } else {
+            return Err(no_weights(dir));
+        };
+        let config = ModelConfig::parse(imported.config, false)?;
+        return Ok((config, Weights::made(imported.tensors, dir.origin(file), device, dtype)));
+    }
+    Err(no_weights(dir))
+}
+
+/// The error of a folder without weights that can be read.
+fn no_weights(dir: &ModelDir) -> Error {
+    let missing = match (dir.has("config.json"), dir.has(SAFETENSORS)) {
+        (true, _) => format!("has no `{SAFETENSORS}`"),
+        (_, true) => "has no `config.json`".to_owned(),
+        _ => {
+            format!("has neither `config.json` and `{SAFETENSORS}`, nor `{ONNX}`, nor a SavedModel")
+        }
     };
-    let path = dir.path().filter(|_| dir.has(ONNX)).ok_or_else(missing)?;
-    let _ = path;
-    Err(missing())
+    let other = ["pytorch_model.bin", "model.safetensors.index.json", "model.msgpack"]
+        .into_iter()
+        .find(|name| dir.has(name))
+        .map_or(String::new(), |name| format!("; `{name}` is not read"));
+    Error::new(ErrorKind::ModelNotFound, format!("the folder {missing}{other}"))
 }
 
 /// Tensors that older checkpoints save although they follow from the configuration.

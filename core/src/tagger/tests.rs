@@ -119,6 +119,54 @@ fn scores_and_embeddings_are_those_of_the_network() {
     }
 }
 
+/// The probabilities of a folder under `goldens/onnx` against onnxruntime's.
+fn difference_to_onnxruntime(folder: &Path, golden: &Path) -> f32 {
+    let golden = self::golden(golden);
+    let (b, h, w, _) = golden["input"].dims4().unwrap();
+    let bgr = golden["input"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    let rgb: Vec<u8> = bgr.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect();
+    let rgb = Tensor::from_vec(rgb, (b, h, w, 3), &Device::Cpu).unwrap();
+    let scores = load(folder).scores(&images(&rgb), &Control::new());
+    let scores: Vec<_> = scores.into_iter().map(Result::unwrap).collect();
+    difference(&scores, &rows(&golden["probs"]))
+}
+
+#[test]
+fn onnx_graphs_equal_onnxruntime() {
+    let mut report = Vec::new();
+    for folder in folders("onnx") {
+        if folder.ends_with("keras-moat") {
+            let error = Tagger::load(folder.to_str().unwrap(), &LoadOptions::default());
+            assert!(error.unwrap_err().to_string().contains("MOAT"));
+            continue;
+        }
+        let difference = difference_to_onnxruntime(&folder, &folder);
+        if difference.is_nan() || difference > 1e-5 {
+            report.push(format!("{}: {difference:e}", folder.display()));
+        }
+    }
+    assert!(report.is_empty(), "{}", report.join("\n"));
+}
+
+#[test]
+fn saved_models_equal_onnxruntime() {
+    for folder in folders("onnx").iter().filter(|folder| folder.join("variables").is_dir()) {
+        // The same folder without the graph, as people have it who deleted the larger file.
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::create_dir(copy.path().join("variables")).unwrap();
+        for file in ["keras_metadata.pb", "selected_tags.csv"] {
+            std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+        }
+        for entry in std::fs::read_dir(folder.join("variables")).unwrap() {
+            let path = entry.unwrap().path();
+            let to = copy.path().join("variables").join(path.file_name().unwrap());
+            std::fs::copy(path, to).unwrap();
+        }
+        let difference = difference_to_onnxruntime(copy.path(), folder);
+        assert!(difference < 1e-5, "{}: {difference:e}", folder.display());
+    }
+}
+
 /// One small folder of each family, for tests of what is the same for all.
 fn one_of_each() -> Vec<Tagger> {
     ["vit-wd", "eva-wd", "swin-wd", "convnext-v2"]
