@@ -1,4 +1,41 @@
-//! Tags, edits and generates images in batches.
+//! Tags images in batches with WD14 / WD-v3 taggers, without a Python stack.
+//!
+//! ```
+//! use tagbrush::{LoadOptions, TagOptions, Tagger};
+//!
+//! # fn main() -> tagbrush::Result<()> {
+//! let tagger = Tagger::load("demo", &LoadOptions::default())?;
+//! # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/images/owl.png");
+//! # let folder = [file];
+//! let tags = tagger.tag(file, &TagOptions::default())?;
+//! println!("{:?}: {}", tags.rating(), tags.caption(&Default::default()));
+//!
+//! // Thousands of pictures: bounded memory, answers in order, one failure stays one failure.
+//! for tags in tagger.tag_iter(folder, &TagOptions::default(), &Default::default())? {
+//!     match tags {
+//!         Ok(tags) => println!("{} tags", tags.tags.len()),
+//!         Err(error) => println!("{}: {error}", error.code()),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Tagger`] loads a model (a folder, a published id, or the embedded `"demo"`) and gives
+//!   [`Tags`], raw scores or embeddings.
+//! - [`TagOptions`] says which tags are kept, [`CaptionOptions`] how they are written as text.
+//! - [`FolderRun`] tags whole folders and goes on where a stopped run was.
+//! - [`Control`] cancels and reports progress; [`Limits`] bound what one picture may cost.
+//! - [`Error`] has a [`kind`](Error::kind) to match on, and says where it went wrong.
+//!
+//! Results equal the reference implementations (timm, onnxruntime, Pillow); where they differ is
+//! written down in `COMPATIBILITY.md`.
+//!
+//! # Features
+//!
+//! `demo` embeds the demo model, `hub` downloads published models, `cli` builds the command line
+//! tool. All are on by default; a library that depends on this crate wants
+//! `default-features = false`.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
@@ -23,10 +60,10 @@ pub use folder::{
     Existing, FileTags, FolderOptions, FolderRun, Format, Found, OutputOptions, ScanOptions,
     Summary,
 };
-pub use hub::{PullOptions, cache_dir, pull};
+pub use hub::{PullOptions, cache_dir};
 pub use limits::Limits;
 pub use pixels::{DecodeOptions, Image};
 pub use tagger::{
     CaptionOptions, Category, DEFAULT_THRESHOLD, Input, KNOWN_MODELS, KnownModel, Label, Labels,
-    LoadOptions, Order, RatingPlace, Tag, TagOptions, Tagger, Tags, find_known,
+    LoadOptions, Order, RatingPlace, Tag, TagOptions, Tagger, Tags, find_known, pull,
 };

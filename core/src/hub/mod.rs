@@ -96,18 +96,8 @@ pub(crate) fn find_or_pull(id: &str, cache_dir: Option<&Path>, offline: bool) ->
     pull(id, &options, &Control::new())
 }
 
-/// Downloads a model and returns its folder; one that is complete already is not touched.
-///
-/// `model` is an id (`owner/name`, `@revision` optional) or an alias of a
-/// [known model](crate::KNOWN_MODELS). Progress counts bytes. A download that was cut continues
-/// where it stopped, and every file is checked against the size and hash that the hub states.
-///
-/// # Errors
-/// [`ModelNotFound`](ErrorKind::ModelNotFound) if the hub has no such model or it has no files that
-/// can be read, [`Download`](ErrorKind::Download) if the network fails or a file is damaged,
-/// [`Cancelled`](ErrorKind::Cancelled), and [`Unsupported`](ErrorKind::Unsupported) if this build
-/// has no feature `hub`.
-pub fn pull(model: &str, options: &PullOptions, control: &Control) -> Result<PathBuf> {
+/// Downloads the model of an id and returns its folder; see [`crate::pull`].
+pub(crate) fn pull(model: &str, options: &PullOptions, control: &Control) -> Result<PathBuf> {
     let id = ModelId::parse(model)?;
     let dir = cache::own(&id, options.cache_dir.as_deref())?;
     if cache::is_complete(&dir) {

@@ -6,8 +6,10 @@ use super::archs;
 use super::config::{InputSpec, ModelConfig};
 use super::known::{KnownModel, find_known};
 use super::labels::Labels;
+use crate::control::Control;
 use crate::device::{Device, Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::hub::PullOptions;
 use crate::models::Classifier;
 use crate::pixels::DecodeOptions;
 use crate::weights::{ModelDir, Weights, onnx, saved_model};
@@ -72,6 +74,25 @@ impl LoadOptions {
         self.batch_size = Some(pictures);
         self
     }
+}
+
+/// Downloads a model and returns its folder; one that is complete already is not touched.
+///
+/// `model` is an id on the hub (`owner/name`, `@revision` optional) or an alias of a
+/// [known model](crate::KNOWN_MODELS). Progress counts bytes. A download that was cut continues
+/// where it stopped, and every file is checked against the size and hash that the hub states.
+///
+/// # Errors
+/// [`ModelNotFound`](ErrorKind::ModelNotFound) if the hub has no such model or it has no files that
+/// can be read, [`Download`](ErrorKind::Download) if the network fails or a file is damaged,
+/// [`Cancelled`](ErrorKind::Cancelled), and [`Unsupported`](ErrorKind::Unsupported) if the model
+/// cannot be loaded anyway or this build has no feature `hub`.
+pub fn pull(model: &str, options: &PullOptions, control: &Control) -> Result<PathBuf> {
+    let known = find_known(model);
+    if let Some(reason) = known.and_then(|known| known.unsupported) {
+        return Err(Error::unsupported(reason).with("model", model));
+    }
+    crate::hub::pull(known.map_or(model, |known| known.id), options, control)
 }
 
 /// Everything that loading finds out.

@@ -21,7 +21,7 @@ pub use caption::{CaptionOptions, RatingPlace};
 pub use input::Input;
 pub use known::{KNOWN_MODELS, KnownModel, find_known};
 pub use labels::{Category, Label, Labels};
-pub use load::LoadOptions;
+pub use load::{LoadOptions, pull};
 pub use options::{DEFAULT_THRESHOLD, Order, TagOptions};
 pub use tags::{Tag, Tags};
 

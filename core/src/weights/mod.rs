@@ -5,6 +5,7 @@
 //! remembers what was taken, so that missing and left-over tensors are both reported by name.
 
 mod checkpoint;
+mod mapped;
 mod model_dir;
 pub(crate) mod onnx;
 mod safetensors;

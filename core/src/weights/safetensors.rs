@@ -3,9 +3,6 @@
 //! The header is checked by the `safetensors` crate (lengths, overlaps, offsets, shape products);
 //! this module adds the limits that keep a hostile header cheap, and refuses other formats by their
 //! first bytes, since a renamed pickle must never be guessed at.
-//!
-//! A mapped file must not be changed while it is being loaded: the operating system answers a
-//! truncation with a signal that no library can catch. Nothing stays mapped after loading.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,6 +11,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
 
+use super::mapped::map;
 use crate::error::{Error, Result};
 
 /// Longest header in bytes; published checkpoints stay below 1 MiB.
@@ -44,14 +42,8 @@ pub(crate) struct SafeTensorsFile {
 
 impl SafeTensorsFile {
     /// Maps and checks the file at `path`.
-    #[allow(unsafe_code)]
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io("open the weights", path, e))?;
-        // SAFETY: the map is read-only and private to this value. A concurrent truncation of the
-        // file is documented as not supported (module documentation).
-        let map = unsafe { memmap2::Mmap::map(&file) }
-            .map_err(|e| Error::io("map the weights", path, e))?;
-        Self::parse(Bytes::Mapped(map)).map_err(|e| e.with("file", path.display()))
+        Self::parse(Bytes::Mapped(map(path)?)).map_err(|e| e.with("file", path.display()))
     }
 
     /// Checks a file that is already in memory.

@@ -45,6 +45,7 @@ use self::graph::Graph;
 use self::probe::Activation;
 use self::reader::{Linear, Reader, Scaling};
 use self::trace::Trace;
+use super::mapped::map;
 use crate::error::{Error, Result, ResultExt};
 
 /// A network that was read out of another format.
@@ -79,18 +80,8 @@ struct Network {
 }
 
 /// Reads the network out of the ONNX file at `path`.
-#[allow(unsafe_code)]
 pub(crate) fn import(path: &Path) -> Result<Imported> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io("open the model", path, e))?;
-    let length = file.metadata().map_err(|e| Error::io("open the model", path, e))?.len();
-    if length == 0 {
-        return Err(Error::model_invalid("the file is empty").with("file", path.display()));
-    }
-    // SAFETY: the map is read-only and lives until this function returns. That a file must not be
-    // changed while it is being loaded is documented with the safetensors reader.
-    let map =
-        unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map the model", path, e))?;
-    import_bytes(&map).context("file", path.display())
+    import_bytes(&map(path)?).context("file", path.display())
 }
 
 /// Reads the network out of the bytes of an ONNX file.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::crc32c::masked;
 use super::table;
 use crate::error::{Error, Result, ResultExt};
+use crate::weights::mapped::map;
 use crate::weights::wire::{Fields, Value, damaged, varint};
 
 /// Longest index in bytes; published ones have some hundred kilobytes.
@@ -33,7 +34,6 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// Opens the bundle in the folder `dir`.
-    #[allow(unsafe_code)]
     pub(super) fn open(dir: &Path) -> Result<Self> {
         let index = dir.join("variables.index");
         let length = std::fs::metadata(&index)
@@ -49,12 +49,7 @@ impl Bundle {
         let mut shards = Vec::new();
         for shard in 0..count {
             let path = dir.join(format!("variables.data-{shard:05}-of-{count:05}"));
-            let file = std::fs::File::open(&path)
-                .map_err(|e| Error::io("open the variables", &path, e))?;
-            // SAFETY: the map is read-only and private to this value; that a file must not be
-            // changed while it is being loaded is documented with the safetensors reader.
-            let map = unsafe { memmap2::Mmap::map(&file) }
-                .map_err(|e| Error::io("map the variables", &path, e))?;
+            let map = map(&path)?;
             shards.push((path, map));
         }
         Ok(Self { entries, shards })
