@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DecodeOptions, Image, resize_padded};
-use crate::ErrorKind;
+use super::{Image, resize_padded};
 
 #[derive(Deserialize)]
 struct Case {
