@@ -74,9 +74,9 @@ impl FolderRun {
     /// picture is read.
     ///
     /// # Errors
-    /// [`Io`](ErrorKind::Io) if a path does not exist, and
     /// [`InvalidInput`](ErrorKind::InvalidInput) if two pictures would be written to the same file
-    /// or the outputs contradict each other.
+    /// or the outputs contradict each other, and [`Io`](ErrorKind::Io) if a folder cannot be read. A
+    /// path that does not exist is a picture that fails when its turn comes.
     pub fn new(paths: &[PathBuf], options: FolderOptions) -> Result<Self> {
         let found = scan::scan(paths, &options.scan)?;
         let sink = sink::Sink::open(&options.output, &found)?;

@@ -31,8 +31,8 @@ impl ScanOptions {
 pub(super) fn scan(paths: &[PathBuf], options: &ScanOptions) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for path in paths {
-        let metadata = fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
-        if metadata.is_dir() {
+        // A path that does not exist is one picture that fails, like any other that cannot be read.
+        if path.is_dir() {
             let mut visited = HashSet::new();
             walk(path, Path::new(""), options, &mut visited, &mut found)?;
         } else {

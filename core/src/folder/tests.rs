@@ -92,8 +92,10 @@ fn without_recursion_folders_below_are_left_out() {
     let mut options = options(OutputOptions::default());
     options.scan.recursive = false;
     assert_eq!(run(dir.path(), options).unwrap().1, ["a.png", "b.JPG", "broken.png"]);
-    let missing = FolderRun::new(&["does/not/exist".into()], FolderOptions::default());
-    assert_eq!(missing.err().unwrap().kind(), ErrorKind::Io);
+    let missing = FolderRun::new(&["does/not/exist".into()], FolderOptions::default()).unwrap();
+    let (tags, caption) = (TagOptions::default(), CaptionOptions::default());
+    let summary = missing.run(&tagger(), &tags, &caption, &Control::new(), |_| ()).unwrap();
+    assert_eq!(summary.failures[0].1.kind(), ErrorKind::Io);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn difference_to_onnxruntime(folder: &Path, golden: &Path) -> f32 {
     let bgr = golden["input"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
     let rgb: Vec<u8> = bgr.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect();
     let rgb = Tensor::from_vec(rgb, (b, h, w, 3), &Device::Cpu).unwrap();
-    let scores = load(folder).scores(&images(&rgb), &Control::new());
+    let scores = load(folder).scores(images(&rgb), &Control::new());
     let scores: Vec<_> = scores.into_iter().map(Result::unwrap).collect();
     difference(&scores, &rows(&golden["probs"]))
 }

@@ -51,6 +51,12 @@ struct Field {
     data: Vec<f64>,
 }
 
+/// A constant along the channels: the operation, the constant, whether it came first.
+type Vector = (Two, ConstId, bool);
+
+/// A function of one number.
+type Function = fn(f64) -> f64;
+
 /// One evaluation of a candidate.
 struct Region<'t> {
     arena: &'t Arena,
@@ -61,7 +67,7 @@ struct Region<'t> {
     leaf: Id,
     known: HashMap<Id, Field>,
     /// The constants along the channels: operation, constant, whether it came first.
-    vectors: Vec<(Two, ConstId, bool)>,
+    vectors: Vec<Vector>,
     visited: usize,
 }
 
@@ -72,7 +78,7 @@ impl<'t> Region<'t> {
         channels: &'t [Digit],
         (leaf, samples, values): (Id, usize, Vec<f64>),
         y: Id,
-    ) -> Option<(Vec<f64>, Vec<(Two, ConstId, bool)>)> {
+    ) -> Option<(Vec<f64>, Vec<Vector>)> {
         let width = values.len() / samples.max(1);
         let field = Field { by_sample: true, by_channel: true, data: values };
         let mut region = Region {
@@ -306,7 +312,7 @@ pub(super) fn activation(arena: &Arena, graph: &Graph<'_>, y: Id) -> Option<(Act
     let leaf = leaf.filter(|leaf| *leaf != y)?;
     let points: Vec<f64> = (-50..=50).map(|i| f64::from(i) / 8.0).collect();
     let (values, _) = Region::run(arena, graph, &[], (leaf, 1, points.clone()), y)?;
-    let known: [(Activation, fn(f64) -> f64); 3] = [
+    let known: [(Activation, Function); 3] = [
         (Activation::Gelu, math::gelu),
         (Activation::GeluTanh, math::gelu_tanh),
         (Activation::Silu, |x| x * math::sigmoid(x)),

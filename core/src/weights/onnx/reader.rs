@@ -234,11 +234,6 @@ impl<'t, 'g> Reader<'t, 'g> {
         Ok(constant.floats(self.trace.graph)?.to_vec())
     }
 
-    /// Marks a constant as used without handing it out.
-    pub(super) fn used(&self, id: ConstId) {
-        self.taken.borrow_mut().extend(self.arena().get(id).sources.iter());
-    }
-
     pub(super) fn put(&self, name: String, dims: &[usize], values: Vec<f32>) -> Result<()> {
         let tensor = Tensor::from_vec(values, dims, &Device::Cpu)
             .map_err(|e| crate::device::classify(e, "cannot make a tensor"))?;

@@ -15,7 +15,7 @@ pub(super) fn reference(
     let unknown = || Error::unsupported("the rotary positions are not those of EVA02");
     let expected =
         rows.checked_mul(columns).and_then(|n| n.checked_mul(dim)).ok_or_else(unknown)?;
-    if sin.len() != expected || cos.len() != expected || dim % 4 != 0 {
+    if sin.len() != expected || cos.len() != expected || !dim.is_multiple_of(4) {
         return Err(unknown());
     }
     // The first band of each half has frequency 1, so its angle is the (scaled) position.

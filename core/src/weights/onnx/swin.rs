@@ -133,7 +133,7 @@ impl Reader<'_, '_> {
         if height != width {
             return Err(Error::unsupported("a SwinV2 for images that are not square is not known"));
         }
-        let side = |s: usize| height / patch >> s;
+        let side = |s: usize| (height / patch) >> s;
         let all = || stages.iter().flat_map(|stage| &stage.blocks);
         let window = all().filter_map(|block| window_of(&block.attention)).max().unwrap_or(0);
         let (mut depths, mut heads, mut hidden) = (Vec::new(), Vec::new(), None);

@@ -64,7 +64,7 @@ impl<'a> Trace<'a> {
         // Every second value: one position of the minor digit of two.
         let step = usize::try_from(cut.step).ok().filter(|step| *step > 0).ok_or_else(unknown)?;
         if step > 1 {
-            if size % step != 0 || cut.count != size / step || cut.start >= step {
+            if !size.is_multiple_of(step) || cut.count != size / step || cut.start >= step {
                 return Err(unknown());
             }
             let parts = select(size / step, step)?;
@@ -74,7 +74,8 @@ impl<'a> Trace<'a> {
         // A block out of equal blocks: one position of the major digit. (Tokens are only cut this
         // way one by one, since their number is no product.)
         let tokens = dim.iter().any(|digit| digit.kind == Kind::Token);
-        let block = cut.count > 0 && cut.start % cut.count == 0 && size % cut.count == 0;
+        let block =
+            cut.count > 0 && cut.start.is_multiple_of(cut.count) && size.is_multiple_of(cut.count);
         if block && (cut.count == 1 || !tokens) {
             let parts = select(size / cut.count, cut.count)?;
             layout.0[cut.axis] = parts[1].clone();

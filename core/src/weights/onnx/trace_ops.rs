@@ -417,8 +417,9 @@ impl<'a> Trace<'a> {
         if list("dilations", 1, 2)? != [1, 1] || stride.contains(&0) {
             return Err(unknown("with dilation"));
         }
-        let fits =
-            |size: usize, kernel: usize, stride: usize| size % stride == 0 && kernel == stride;
+        let fits = |size: usize, kernel: usize, stride: usize| {
+            size.is_multiple_of(stride) && kernel == stride
+        };
         let exact = fits(dims[2], height, stride[0]) && fits(dims[3], width, stride[1]);
         if !(padding == "NOTSET" || padding == "VALID" || exact) {
             return Err(unknown("with automatic padding"));

@@ -355,7 +355,7 @@ pub(super) fn set(arguments: &mut Map<String, Value>, name: &str, value: usize, 
 
 /// A ratio `r` for which `floor(r * dim)`, as timm computes it, is `hidden`.
 pub(super) fn ratio(hidden: usize, dim: usize) -> Value {
-    if hidden % dim.max(1) == 0 {
+    if hidden.is_multiple_of(dim.max(1)) {
         return json!(hidden / dim.max(1));
     }
     let exact = hidden as f64 / dim as f64;

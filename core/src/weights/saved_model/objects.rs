@@ -204,10 +204,10 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
                     _ => return Err(unknown("an operation of this kind", layer)),
                 }
             }
-            "Dense" | "Conv2D" | "DepthwiseConv2D" => {
-                if config["activation"].as_str() != Some("linear") {
-                    return Err(unknown("a layer with an activation function of its own", layer));
-                }
+            "Dense" | "Conv2D" | "DepthwiseConv2D"
+                if config["activation"].as_str() != Some("linear") =>
+            {
+                return Err(unknown("a layer with an activation function of its own", layer));
             }
             _ => {}
         }

@@ -1,0 +1,215 @@
+//! The command line tool as users and scripts meet it: what it prints, where, and its exit status.
+#![cfg(all(feature = "cli", feature = "demo"))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn core() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn images() -> PathBuf {
+    core().join("demo/images")
+}
+
+fn tagbrush(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tagbrush")).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json_lines(output: &Output) -> Vec<Value> {
+    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The true tags of the sample pictures, by file name.
+fn expected() -> Value {
+    serde_json::from_str(&fs::read_to_string(images().join("expected.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn the_first_command_prints_the_true_tags_of_the_samples() {
+    let output = tagbrush(&["tag", images().to_str().unwrap(), "--format", "jsonl"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("demo model"));
+    let expected = expected();
+    let lines = json_lines(&output);
+    assert_eq!(lines.len(), expected.as_object().unwrap().len());
+    for line in lines {
+        let name = Path::new(line["path"].as_str().unwrap()).file_name().unwrap().to_str().unwrap();
+        let truth = &expected[name];
+        let set = |list: &Value| {
+            let mut names: Vec<String> = match list {
+                Value::Array(names) => names.iter().map(|n| n.as_str().unwrap().into()).collect(),
+                other => keys(other).into_iter().map(str::to_owned).collect(),
+            };
+            names.sort();
+            names
+        };
+        for kind in ["characters", "tags"] {
+            assert_eq!(set(&line[kind]), set(&truth[kind]), "{kind} of {name}");
+        }
+        let ratings = line["ratings"].as_object().unwrap();
+        let best = ratings.iter().max_by(|a, b| a.1.as_f64().partial_cmp(&b.1.as_f64()).unwrap());
+        assert_eq!(best.unwrap().0, truth["rating"].as_str().unwrap(), "rating of {name}");
+    }
+}
+
+#[test]
+fn json_lines_keep_the_order_and_name_failures() {
+    let owl = images().join("owl.png");
+    let broken = core().join("Cargo.toml");
+    let paths = ["missing", owl.to_str().unwrap(), broken.to_str().unwrap(), owl.to_str().unwrap()];
+    // A path that does not exist is one failure among answers, like a file that is no image.
+    let output = tagbrush(&["tag", paths[0], paths[1], "-f", "jsonl"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(json_lines(&output)[0]["error"]["code"], "io");
+    let output = tagbrush(&["tag", paths[2], paths[1], "-f", "jsonl"]);
+    assert_eq!(output.status.code(), Some(2));
+    let lines = json_lines(&output);
+    assert_eq!(keys(&lines[0]), ["path", "error"]);
+    assert_eq!(keys(&lines[0]["error"]), ["code", "message"]);
+    assert_eq!(lines[0]["error"]["code"], "image_decode");
+    assert_eq!(keys(&lines[1]), ["path", "ratings", "characters", "tags"]);
+    assert_eq!(lines[1]["path"], paths[1]);
+    assert!(stderr(&output).contains("1 images failed"));
+    // Only failures: nothing could be done.
+    let output = tagbrush(&["tag", paths[2], "-f", "jsonl"]);
+    assert_eq!((output.status.code(), json_lines(&output).len()), (Some(1), 1));
+}
+
+#[test]
+fn thresholds_are_strict_and_ratings_are_all_kept() {
+    let owl = images().join("owl.png");
+    let run = |arguments: &[&str]| {
+        let all = [&["tag", owl.to_str().unwrap(), "-f", "jsonl", "-q"], arguments].concat();
+        let output = tagbrush(&all);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).is_empty());
+        json_lines(&output).remove(0)
+    };
+    let all = run(&["--threshold", "0"]);
+    assert_eq!(keys(&all["ratings"]).len(), 4);
+    let count = keys(&all["tags"]).len();
+    assert!(count > 80, "{count}");
+    let none = run(&["--threshold", "1"]);
+    assert_eq!((keys(&none["ratings"]).len(), keys(&none["tags"]).len()), (4, 0));
+    let score = all["characters"]["hoot_(tagbrush)"].as_f64().unwrap();
+    assert!(score > 0.5);
+    let off = run(&["--threshold", "0", "--character-threshold", "2"]);
+    assert_eq!((keys(&off["characters"]).len(), keys(&off["tags"]).len()), (0, count));
+}
+
+#[test]
+fn captions_and_sidecars() {
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().to_str().unwrap();
+    let arguments = [
+        "tag",
+        images().to_str().unwrap(),
+        "-f",
+        "sidecar",
+        "-o",
+        folder,
+        "--prepend",
+        "my_style",
+        "--escape",
+        "--exclude",
+        "No Humans",
+        "--rating",
+        "last",
+    ]
+    .map(str::to_owned);
+    let output = tagbrush(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).is_empty());
+    let text = fs::read_to_string(out.path().join("owl.txt")).unwrap();
+    assert!(text.starts_with("my_style, hoot \\(tagbrush\\), "), "{text}");
+    assert!(text.ends_with(", general\n") && !text.contains("no humans"), "{text}");
+    // Nothing is left to do for a second run that skips.
+    let arguments =
+        ["tag", images().to_str().unwrap(), "-f", "sidecar", "-o", folder, "--skip-existing"]
+            .map(str::to_owned);
+    let output = tagbrush(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("have tags already"));
+    assert_eq!(fs::read_to_string(out.path().join("owl.txt")).unwrap(), text);
+}
+
+#[test]
+fn csv_has_a_header_and_a_row_for_each_image() {
+    let output = tagbrush(&["tag", images().to_str().unwrap(), "-f", "csv"]);
+    let text = stdout(&output);
+    assert_eq!(text.lines().next(), Some("path,rating,characters,caption,error"));
+    assert_eq!(text.lines().count(), expected().as_object().unwrap().len() + 1);
+}
+
+#[test]
+fn mistakes_are_found_at_once_and_named() {
+    let owl = images().join("owl.png");
+    let owl = owl.to_str().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    for (arguments, expected) in [
+        (vec!["tag", owl, "--model", "no-such-model"], "no-such-model"),
+        (vec!["tag", owl, "--model", empty], "selected_tags.csv"),
+        (vec!["tag", owl, "--model", "acme/none", "--offline", "--cache-dir", empty], "acme/none"),
+        (vec!["tag", owl, "--model", "wd-v1-4-moat-tagger-v2"], "MOAT"),
+        (vec!["tag", owl, "--device", "cuda:0"], "CUDA"),
+        (vec!["tag", owl, "--dtype", "f16"], "f16"),
+        (vec!["tag", owl, "--tag-threshold", "no such tag=0.5"], "no_such_tag"),
+        (vec!["tag", owl, "--threshold", "recommended"], "threshold"),
+        (vec!["tag", owl, "-f", "jsonl", "--skip-existing"], "--output"),
+        (vec!["tag", owl, "-o", empty], "--format"),
+        (vec!["tag", empty], "no images"),
+        (vec!["tag", owl, "--threads", "0"], "threads"),
+    ] {
+        let output = tagbrush(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+        assert!(stdout(&output).is_empty());
+    }
+    for arguments in
+        [vec!["tag"], vec!["tag", owl, "--threshold", "x"], vec!["tag", owl, "--batch-size", "0"]]
+    {
+        assert_eq!(tagbrush(&arguments).status.code(), Some(2), "clap's own status");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tagbrush"))
+        .args(["tag", images().to_str().unwrap(), "-f", "jsonl", "-q", "--batch-size", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.code().is_some(), "no crash");
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_other_commands_answer() {
+    let doctor = tagbrush(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(0));
+    assert!(stdout(&doctor).contains("works:"), "{}", stdout(&doctor));
+    assert!(stdout(&tagbrush(&["models"])).contains("SmilingWolf/wd-vit-tagger-v3"));
+    assert!(stdout(&tagbrush(&["completions", "bash"])).contains("tagbrush"));
+    let help = tagbrush(&["tag", "--help"]);
+    assert!(stdout(&help).contains("Examples:"));
+}
