@@ -14,7 +14,7 @@ check:
 
 # The library without its optional features still compiles, and drops their dependencies.
 lean:
-	$(CARGO) check --release -p tagbrush --no-default-features
+	$(CARGO) clippy --release -p tagbrush --no-default-features -- -D warnings
 	@for crate in clap indicatif ureq rustls ctrlc; do \
 		if $(CARGO) tree -p tagbrush -e normal --no-default-features --prefix none | grep -q "^$$crate v"; then \
 			echo "$$crate is a dependency without its feature"; exit 1; \

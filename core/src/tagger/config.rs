@@ -14,8 +14,6 @@ struct File {
     #[serde(default)]
     num_classes: Option<usize>,
     #[serde(default)]
-    global_pool: Option<Value>,
-    #[serde(default)]
     model_args: Option<Map<String, Value>>,
     #[serde(default)]
     pretrained_cfg: Option<Pretrained>,
@@ -33,6 +31,7 @@ struct Pretrained {
     std: Option<[f32; 3]>,
     interpolation: Option<String>,
     num_classes: Option<usize>,
+    global_pool: Option<Value>,
 }
 
 #[derive(Clone, Deserialize, Default)]
@@ -83,13 +82,20 @@ impl ModelConfig {
     /// From the content of a `config.json`. `rgb` says that the folder has the `preprocess.json`
     /// of collections whose models are trained on RGB.
     pub(crate) fn parse(value: Value, rgb: bool) -> Result<Self> {
-        let file: File = serde_json::from_value(value)
-            .map_err(|e| Error::model_invalid(format!("not a timm configuration: {e}")))?;
-        let pretrained = file.pretrained_cfg.unwrap_or_default();
+        let invalid = |e| Error::model_invalid(format!("not a timm configuration: {e}"));
+        let file: File = serde_json::from_value(value.clone()).map_err(invalid)?;
+        let pretrained = match file.pretrained_cfg {
+            Some(pretrained) => pretrained,
+            // Older files have everything on one level.
+            None => serde_json::from_value(value).map_err(invalid)?,
+        };
         let mut overrides = file.model_args.unwrap_or_default();
-        // timm passes these on to the constructor unless `model_args` has them.
+        // timm passes these on to the constructor unless `model_args` has them. The `global_pool`
+        // beside the architecture it does not read.
         let declared = overrides.remove("num_classes").and_then(|n| n.as_u64()).map(|n| n as usize);
-        if let Some(pool) = file.global_pool.filter(|_| !overrides.contains_key("global_pool")) {
+        if let Some(pool) =
+            pretrained.global_pool.filter(|_| !overrides.contains_key("global_pool"))
+        {
             overrides.insert("global_pool".to_owned(), pool);
         }
         let extension = file.tagbrush.unwrap_or_default();
@@ -145,5 +151,68 @@ impl ModelConfig {
                 std,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: Value) -> Result<ModelConfig> {
+        ModelConfig::parse(value, false)
+    }
+
+    #[test]
+    fn reads_both_layouts_of_the_file() {
+        let args = json!({"img_size": 448});
+        let nested = json!({
+            "architecture": "vit_base_patch16_224", "num_classes": 7, "model_args": args,
+            "pretrained_cfg": {"input_size": [3, 448, 448], "num_classes": 8, "global_pool": "avg"},
+        });
+        let config = parse(nested).unwrap();
+        assert_eq!((config.labels, config.input.size), (Some(7), (448, 448)));
+        assert_eq!(config.args.string("global_pool", "token").unwrap(), "avg");
+        let flat = json!({
+            "architecture": "convnext_base.a_tag", "num_classes": 7, "input_size": [3, 320, 320],
+            "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+        });
+        let config = parse(flat).unwrap();
+        assert_eq!((config.labels, config.input.size), (Some(7), (320, 320)));
+        assert_eq!(config.input.channels, ChannelOrder::Rgb);
+    }
+
+    #[test]
+    fn colours_follow_the_statistics_unless_told() {
+        let with = |value: Value, rgb| ModelConfig::parse(value, rgb).unwrap().input.channels;
+        let plain = json!({"architecture": "vit_base_patch16_224"});
+        assert_eq!(with(plain.clone(), false), ChannelOrder::Bgr);
+        assert_eq!(with(plain, true), ChannelOrder::Rgb);
+        let told = json!({
+            "architecture": "vit_base_patch16_224", "tagbrush": {"channel_order": "rgb"},
+        });
+        assert_eq!(with(told, false), ChannelOrder::Rgb);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_name() {
+        let with = |pretrained: Value| json!({"architecture": "vit_base_patch16_224", "pretrained_cfg": pretrained});
+        for (value, expected) in [
+            (json!([]), "not a timm configuration"),
+            (json!({}), "architecture"),
+            (json!({"architecture": "resnet50"}), "resnet50"),
+            (with(json!({"input_size": [1, 64, 64]})), "1 channels"),
+            (with(json!({"interpolation": "bilinear"})), "bilinear"),
+            (with(json!({"std": [0.5, 0.0, 0.5]})), "std"),
+            (json!({"architecture": "vit_base_patch16_224", "tagbrush": {"x": 1}}), "x"),
+            (
+                json!({"architecture": "vit_base_patch16_224", "model_args": {"img_size": [64, 32]}}),
+                "square",
+            ),
+        ] {
+            let error = parse(value).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) enum ModelDir {
     /// A folder on disk.
     Disk(PathBuf),
     /// Files that were compiled in: pairs of a name and its bytes.
+    #[cfg_attr(not(feature = "demo"), allow(dead_code))] // The demo models are all there is.
     Embedded(&'static [(&'static str, &'static [u8])]),
 }
 
