@@ -11,3 +11,5 @@ mod safetensors;
 
 pub(crate) use checkpoint::{Scope, Weights};
 pub(crate) use model_dir::ModelDir;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use safetensors::SafeTensorsFile;
