@@ -74,7 +74,7 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
 }
 
 /// [`decode`] without the guard against decoders that panic.
-pub(super) fn decode_any(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
+pub(crate) fn decode_any(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     let data = Cursor::new(bytes);
     let (image, orientation) = match detect(bytes)? {
         Format::Jpeg => jpeg::decode(bytes, options)?,
