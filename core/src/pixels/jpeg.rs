@@ -4,6 +4,8 @@
 //! refuses such a file, and a tag on half a picture is wrong without anyone noticing. Damaged data
 //! *inside* a complete file is another matter: there the reference goes on, and so do we.
 
+use std::borrow::Cow;
+
 use image::metadata::Orientation;
 use libjpeg_turbo_rs::decode::pipeline::Decoder;
 use libjpeg_turbo_rs::{ColorSpace, JpegError, PixelFormat};
@@ -19,13 +21,22 @@ pub(super) fn decode(
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(Image, Option<Orientation>)> {
-    if !options.tolerate_truncated && !is_complete(bytes) {
-        return Err(Error::decode("the JPEG is truncated: its end of image is missing"));
-    }
-    let mut decoder = Decoder::new(bytes).map_err(damaged)?;
+    let bytes = match is_complete(bytes) {
+        true => Cow::Borrowed(bytes),
+        // With its end in place, what is missing is taken for damage inside, and filled.
+        false if options.tolerate_truncated => Cow::Owned([bytes, &[0xFF, 0xD9]].concat()),
+        false => {
+            return Err(Error::decode("the JPEG is truncated: its end of image is missing"));
+        }
+    };
+    let mut decoder = Decoder::new(&bytes).map_err(damaged)?;
     let header = decoder.header();
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     check_size(width, height, &options.limits)?;
+    if header.precision != 8 {
+        let bits = header.precision;
+        return Err(Error::unsupported(format!("JPEG with {bits} bits a sample is not supported")));
+    }
     let orientation = decoder.exif_orientation().and_then(Orientation::from_exif);
     let format = match decoder.jpeg_color_space() {
         ColorSpace::Grayscale => PixelFormat::Grayscale,
