@@ -44,6 +44,11 @@ mod control;
 mod device;
 mod error;
 mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(all(test, not(feature = "fuzzing")))]
+mod fuzzing;
 mod hub;
 mod kernels;
 mod limits;

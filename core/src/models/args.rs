@@ -15,6 +15,11 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
 
+/// Most patches of one picture. Tables of positions are computed before any tensor is looked at.
+const MAX_PATCHES: usize = 1 << 16;
+/// Widest hidden layer, in widths of its block.
+const MAX_RATIO: f64 = 64.0;
+
 /// Arguments that matter in training only.
 const TRAINING_ONLY: &[&str] = &[
     "attn_drop_rate",
@@ -179,6 +184,32 @@ impl Args {
     pub(crate) fn pair(&self, name: &'static str, default: usize) -> Result<(usize, usize)> {
         let Some(value) = self.get(name) else { return Ok((default, default)) };
         pair(value).ok_or_else(|| self.wrong(name, value, "a whole number or a pair of them"))
+    }
+
+    /// The rows and columns of patches that the input is cut into.
+    pub(crate) fn grid(&self, patch: (usize, usize)) -> Result<(usize, usize)> {
+        let size = self.pair("img_size", 224)?;
+        let grid = (size.0 / patch.0, size.1 / patch.1);
+        if grid.0 == 0 || grid.1 == 0 {
+            return Err(Error::model_invalid(format!(
+                "an input of {size:?} pixels holds no patch of {patch:?}"
+            )));
+        }
+        if grid.0 * grid.1 > MAX_PATCHES {
+            return Err(Error::unsupported(format!(
+                "an input of {size:?} pixels has more than {MAX_PATCHES} patches of {patch:?}"
+            )));
+        }
+        Ok(grid)
+    }
+
+    /// How much wider than a block its hidden layer is.
+    pub(crate) fn mlp_ratio(&self) -> Result<f64> {
+        let ratio = self.f64("mlp_ratio", 4.0)?;
+        if ratio > 0.0 && ratio <= MAX_RATIO {
+            return Ok(ratio);
+        }
+        Err(self.wrong("mlp_ratio", &ratio.into(), "a number above 0 and at most 64"))
     }
 
     /// One number for each of `count` stages.

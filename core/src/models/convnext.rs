@@ -31,8 +31,6 @@ pub(crate) struct ConvNext {
 
 impl ConvNext {
     pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
-        // No argument of timm's class, which takes any size; the configuration adds it.
-        args.pair("img_size", 224)?;
         args.only("in_chans", &[json!(3)])?;
         args.only("output_stride", &[json!(32)])?;
         args.only("stem_type", &[json!("patch")])?;
@@ -48,6 +46,12 @@ impl ConvNext {
             )));
         }
         let patch = args.pair("patch_size", 4)?;
+        // The input's size is no argument of timm's class, which takes any; the configuration adds
+        // it. Three stages after the first halve it.
+        let grid = args.grid(patch)?;
+        if grid.0.min(grid.1) < 8 {
+            return Err(Error::model_invalid("the input is smaller than 8 patches a side"));
+        }
         let norm = norm_options(args, 1e-6)?;
         let conv_bias = args.bool("conv_bias", true)?;
         let options = BlockOptions {

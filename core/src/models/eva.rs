@@ -34,9 +34,8 @@ impl Eva {
     pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
         refuse_variants(args)?;
         let width = args.usize("embed_dim", 768)?;
-        let input_size = args.pair("img_size", 224)?;
         let patch = args.pair("patch_size", 16)?;
-        let grid = (input_size.0 / patch.0, input_size.1 / patch.1);
+        let grid = args.grid(patch)?;
         let norm = norm_options(args, 1e-6)?;
         let pooling = pooling(args, "avg")?;
         let class = args.bool("class_token", true)?;
@@ -67,7 +66,7 @@ impl Eva {
         let options = BlockOptions {
             width,
             heads,
-            hidden: (width as f64 * args.f64("mlp_ratio", 4.0)?) as usize,
+            hidden: (width as f64 * args.mlp_ratio()?) as usize,
             qkv_bias: args.bool("qkv_bias", true)?,
             qkv_fused: args.bool("qkv_fused", true)?,
             qk_norm: args.bool("qk_norm", false)?.then_some(norm),

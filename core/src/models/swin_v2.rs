@@ -40,7 +40,6 @@ impl SwinV2 {
         args.bool("dynamic_img_size", false)?;
         let norm = NormOptions { kind: NormKind::Layer, eps: args.f64("norm_eps", 1e-5)? };
         let width = args.usize("embed_dim", 96)?;
-        let input_size = args.pair("img_size", 224)?;
         let patch = args.pair("patch_size", 4)?;
         let depths = args.stages("depths", &[2, 2, 6, 2])?;
         let heads = args.stages("num_heads", &[3, 6, 12, 24])?;
@@ -48,7 +47,7 @@ impl SwinV2 {
         let windows = args.stage_pairs("window_size", 7, depths.len())?;
         let always_partition = args.bool("always_partition", false)?;
         let options = StageOptions {
-            ratio: args.f64("mlp_ratio", 4.0)?,
+            ratio: args.mlp_ratio()?,
             qkv_bias: args.bool("qkv_bias", true)?,
             activation: args.activation("act_layer", "gelu")?,
             norm,
@@ -61,7 +60,8 @@ impl SwinV2 {
         if heads.len() != depths.len() {
             return Err(Error::model_invalid("`depths` and `num_heads` differ in length"));
         }
-        let grid = Grid { rows: input_size.0 / patch.0, columns: input_size.1 / patch.1 };
+        let (rows, columns) = args.grid(patch)?;
+        let grid = Grid { rows, columns };
         let mut stages = Vec::with_capacity(depths.len());
         for (i, depth) in depths.iter().enumerate() {
             let width = width << i;
@@ -83,6 +83,7 @@ impl SwinV2 {
                 trained: trained[i],
                 always_partition,
             };
+            check_windows(&place)?;
             stages.push(Stage::load(&scope.at("layers").at(i), &place, &options)?);
         }
         let features = width << (depths.len() - 1);
@@ -132,6 +133,18 @@ struct StagePlace {
     window: (usize, usize),
     trained: usize,
     always_partition: bool,
+}
+
+/// Fails if the tables of a stage's windows, which are computed and not read, would be huge.
+fn check_windows(place: &StagePlace) -> error::Result<()> {
+    const MAX_AREA: usize = 1 << 12;
+    const MAX_MASK: usize = 1 << 28;
+    let windows = Windows::new(place.grid, place.window, true, place.always_partition);
+    let area = windows.area();
+    if area <= MAX_AREA && windows.count() * area * area <= MAX_MASK {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("`window_size` {:?} is too large", place.window)))
 }
 
 struct Stage {

@@ -36,8 +36,8 @@ impl Vit {
         args.bool("dynamic_img_size", false)?; // Inputs always have the size of the configuration.
         args.bool("dynamic_img_pad", false)?;
         let width = args.usize("embed_dim", 768)?;
-        let input_size = args.pair("img_size", 224)?;
         let patch = args.pair("patch_size", 16)?;
+        let grid = args.grid(patch)?;
         let norm = norm_options(args, 1e-6)?;
         let pooling = pooling(args, "token")?;
         let pre_norm = args.bool("pre_norm", false)?;
@@ -50,7 +50,7 @@ impl Vit {
                 registers: args.count("reg_tokens")?,
                 positions: !matches!(args.string("pos_embed", "learn")?.as_str(), "" | "none"),
                 patches_only: args.bool("no_embed_class", false)?,
-                patches: (input_size.0 / patch.0) * (input_size.1 / patch.1),
+                patches: grid.0 * grid.1,
                 width,
             },
         )?;
@@ -61,7 +61,7 @@ impl Vit {
         let options = BlockOptions {
             width,
             heads: args.usize("num_heads", 12)?,
-            hidden: (width as f64 * args.f64("mlp_ratio", 4.0)?) as usize,
+            hidden: (width as f64 * args.mlp_ratio()?) as usize,
             qkv_bias: args.bool("qkv_bias", true)?,
             proj_bias: args.bool("proj_bias", true)?,
             qk_norm: args.bool("qk_norm", false)?.then_some(norm),

@@ -1,6 +1,7 @@
 //! Decoding with limits: sizes are read from headers and checked before pixels are allocated.
 
 use std::io::{Cursor, Read};
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use image::codecs::{bmp::BmpDecoder, webp::WebPDecoder};
@@ -62,6 +63,18 @@ pub(super) fn read(path: &Path, options: &DecodeOptions) -> Result<Vec<u8>> {
 
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     check_encoded(bytes.len() as u64, options.limits.max_encoded_bytes)?;
+    catch_unwind(|| decode_any(bytes, options)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(Error::decode(format!("the decoder broke down on the image: {text}")))
+    })
+}
+
+/// [`decode`] without the guard against decoders that panic.
+pub(crate) fn decode_any(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     let data = Cursor::new(bytes);
     let (image, orientation) = match detect(bytes)? {
         Format::Jpeg => jpeg::decode(bytes, options)?,

@@ -36,7 +36,8 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     let (left, top) = (usize::from(frame.left), usize::from(frame.top));
     let visible = usize::from(frame.width).min((width as usize).saturating_sub(left));
     let rows = frame.buffer.chunks_exact(usize::from(frame.width).max(1));
-    for (y, row) in rows.enumerate().take((height as usize).saturating_sub(top)) {
+    let lines = if visible == 0 { 0 } else { (height as usize).saturating_sub(top) };
+    for (y, row) in rows.enumerate().take(lines) {
         let start = (top + y) * width as usize + left;
         indices[start..start + visible].copy_from_slice(&row[..visible]);
     }

@@ -4,6 +4,8 @@
 //! refuses such a file, and a tag on half a picture is wrong without anyone noticing. Damaged data
 //! *inside* a complete file is another matter: there the reference goes on, and so do we.
 
+use std::borrow::Cow;
+
 use image::metadata::Orientation;
 use libjpeg_turbo_rs::decode::pipeline::Decoder;
 use libjpeg_turbo_rs::{ColorSpace, JpegError, PixelFormat};
@@ -19,13 +21,24 @@ pub(super) fn decode(
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(Image, Option<Orientation>)> {
-    if !options.tolerate_truncated && !is_complete(bytes) {
-        return Err(Error::decode("the JPEG is truncated: its end of image is missing"));
-    }
-    let mut decoder = Decoder::new(bytes).map_err(damaged)?;
+    let bytes = match missing_end(bytes) {
+        None => Cow::Borrowed(bytes),
+        // With its end in place, what is missing is taken for damage inside, and filled.
+        Some(last) if options.tolerate_truncated => {
+            Cow::Owned([&bytes[..last], &[0xFF, 0xD9]].concat())
+        }
+        Some(_) => {
+            return Err(Error::decode("the JPEG is truncated: its end of image is missing"));
+        }
+    };
+    let mut decoder = Decoder::new(&bytes).map_err(damaged)?;
     let header = decoder.header();
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     check_size(width, height, &options.limits)?;
+    if header.precision != 8 {
+        let bits = header.precision;
+        return Err(Error::unsupported(format!("JPEG with {bits} bits a sample is not supported")));
+    }
     let orientation = decoder.exif_orientation().and_then(Orientation::from_exif);
     let format = match decoder.jpeg_color_space() {
         ColorSpace::Grayscale => PixelFormat::Grayscale,
@@ -56,34 +69,35 @@ fn inverted_cmyk_to_rgb(pixel: &[u8]) -> [u8; 3] {
     })
 }
 
-/// Whether the stream has its end-of-image marker, found by walking the segments: thumbnails inside
-/// of them have end markers of their own.
-fn is_complete(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
+/// Where the end-of-image marker belongs if the stream has none: behind the last segment that is
+/// whole. Found by walking the segments, since thumbnails inside of them have end markers of their
+/// own.
+fn missing_end(bytes: &[u8]) -> Option<usize> {
     const END_OF_IMAGE: u8 = 0xD9;
     let mut at = 2;
     loop {
         // To the next marker: 0xFF, then neither a stuffed zero, a restart nor another fill byte.
         let marker = loop {
             match bytes.get(at..at + 2) {
-                None => return false,
+                None => return Some(bytes.len()),
                 Some([0xFF, marker]) if !matches!(*marker, 0x00 | 0xFF | 0xD0..=0xD7) => {
                     break *marker;
                 }
                 Some(_) => at += 1,
             }
         };
+        let start = at;
         at += 2;
         if marker == END_OF_IMAGE {
-            return true;
+            return None;
         }
         if matches!(marker, 0x01 | 0xD8) {
             continue; // Markers without a segment.
         }
-        let Some(length) = bytes.get(at..at + 2) else { return false };
+        let Some(length) = bytes.get(at..at + 2) else { return Some(start) };
         let length = usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
-        if marker != START_OF_SCAN && at + length > bytes.len() {
-            return false;
+        if at + length > bytes.len() {
+            return Some(start);
         }
         at += length;
     }

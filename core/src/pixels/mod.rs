@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use decode::DecodeOptions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use decode::decode_any as decode_unguarded;
 pub(crate) use format::EXTENSIONS;
 pub(crate) use resize::resize_padded;
 

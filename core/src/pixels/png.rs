@@ -1,6 +1,7 @@
 //! PNG, with Pillow's reading of the rare kinds: 16-bit grey is clipped, not scaled, and a
 //! transparent colour is compared with samples after they were brought to 8 bits.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::metadata::Orientation;
@@ -10,16 +11,24 @@ use super::Image;
 use super::decode::{DecodeOptions, MAX_AUXILIARY, check_size};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The chunk `IEND`.
+const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";
+
 pub(super) fn decode(
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(Image, Option<Orientation>)> {
+    let bytes = match check_chunks(bytes)? {
+        Some(last) => Cow::Owned([&bytes[..last], END].concat()),
+        None => Cow::Borrowed(bytes),
+    };
     // The size of the pixels is checked below; this bounds compressed text and profiles.
     let limits = Limits { bytes: MAX_AUXILIARY as usize };
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
+    let mut decoder = Decoder::new_with_limits(Cursor::new(&bytes[..]), limits);
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
-    decoder.ignore_checksums(false);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.ignore_checksums(true); // Those that the reference checks are checked above.
     let header = decoder.read_header_info().map_err(damaged)?;
     let (width, height) = (header.width, header.height);
     check_size(width, height, &options.limits)?;
@@ -27,8 +36,8 @@ pub(super) fn decode(
     let length = reader.output_buffer_size().ok_or_else(too_large)?;
     let mut data = vec![0; length];
     let frame = reader.next_frame(&mut data).map_err(damaged)?;
-    // What follows the pixels must be whole as well: the reference reads to the end of the file.
-    reader.finish().map_err(damaged)?;
+    // For an orientation behind the pixels. Damage there is nothing that the reference minds.
+    let _ = reader.finish();
     let info = reader.info();
     let orientation = info
         .exif_metadata
@@ -72,6 +81,39 @@ pub(super) fn decode(
         ColorType::Rgba => Image::from_rgba8(width, height, samples.high_bytes())?,
     };
     Ok((image, orientation))
+}
+
+/// Fails where the reference does: on a wrong checksum before the pixels, and on a chunk that the
+/// file's end cuts. Checksums from the pixels on are not looked at. Gives where the chunk `IEND`
+/// belongs if it is missing, which the reference does not mind.
+fn check_chunks(bytes: &[u8]) -> Result<Option<usize>> {
+    const SIGNATURE: usize = 8;
+    let truncated = || Error::decode("the PNG is truncated");
+    let mut at = SIGNATURE;
+    let mut in_pixels = false;
+    loop {
+        let Some((length, rest)) = bytes.get(at..).and_then(<[u8]>::split_first_chunk::<4>) else {
+            return if in_pixels { Ok(Some(at.min(bytes.len()))) } else { Err(truncated()) };
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        let Some(name) = rest.get(..4) else {
+            return if in_pixels { Ok(Some(at)) } else { Err(truncated()) };
+        };
+        let end = length.checked_add(4).ok_or_else(truncated)?;
+        let body = rest.get(..end).ok_or_else(truncated)?;
+        in_pixels |= name == b"IDAT";
+        if name == b"IEND" {
+            return Ok(None);
+        }
+        if !in_pixels {
+            let sum = rest.get(end..end + 4).ok_or_else(truncated)?;
+            if sum != crc32fast::hash(body).to_be_bytes() {
+                let name = name.escape_ascii();
+                return Err(Error::decode(format!("the PNG's chunk {name} has a wrong checksum")));
+            }
+        }
+        at += 4 + end + 4;
+    }
 }
 
 /// Pixels with the transparent ones marked; RGB when no pixel can be transparent.

@@ -7,6 +7,10 @@ use crate::error::{Error, Result};
 use crate::models::args::Args;
 use crate::weights::ModelDir;
 
+/// Longest side of a network's input: a picture is resized to it whatever the weights are, so a
+/// damaged configuration must not ask for a terabyte.
+const MAX_SIDE: usize = 4096;
+
 /// A timm `config.json`.
 #[derive(Deserialize)]
 struct File {
@@ -92,7 +96,13 @@ impl ModelConfig {
         let mut overrides = file.model_args.unwrap_or_default();
         // timm passes these on to the constructor unless `model_args` has them. The `global_pool`
         // beside the architecture it does not read.
-        let declared = overrides.remove("num_classes").and_then(|n| n.as_u64()).map(|n| n as usize);
+        let declared = overrides.remove("num_classes").filter(|n| !n.is_null());
+        let declared = declared
+            .map(|n| {
+                let wrong = || Error::model_invalid(format!("`num_classes` is {n}"));
+                n.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)
+            })
+            .transpose()?;
         if let Some(pool) =
             pretrained.global_pool.filter(|_| !overrides.contains_key("global_pool"))
         {
@@ -139,6 +149,12 @@ impl ModelConfig {
             return Err(Error::unsupported(format!(
                 "the input is {} x {} pixels; only square inputs are supported",
                 size.0, size.1
+            )));
+        }
+        if size.0 > MAX_SIDE {
+            return Err(Error::unsupported(format!(
+                "the input is {} pixels a side; at most {MAX_SIDE} are supported",
+                size.0
             )));
         }
         Ok(Self {

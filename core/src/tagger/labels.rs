@@ -126,7 +126,7 @@ struct Columns {
     best_threshold: Option<usize>,
 }
 
-fn parse_labels(text: &str) -> Result<Vec<Label>> {
+pub(crate) fn parse_labels(text: &str) -> Result<Vec<Label>> {
     let mut reader = reader(text);
     let headers = reader.headers().map_err(|e| invalid(1, e))?.clone();
     let column = |name: &str| headers.iter().position(|header| header.trim() == name);
@@ -188,7 +188,7 @@ fn parse_label(record: &csv::StringRecord, columns: &Columns) -> Result<Label> {
 }
 
 /// `thresholds.csv` as pixai and animetimm publish it: a row for each category.
-fn parse_thresholds(text: &str) -> Result<BTreeMap<Category, f32>> {
+pub(crate) fn parse_thresholds(text: &str) -> Result<BTreeMap<Category, f32>> {
     let mut reader = reader(text);
     let headers = reader.headers().map_err(|e| invalid(1, e))?.clone();
     let column = |name: &str| {

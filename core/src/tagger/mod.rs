@@ -25,8 +25,14 @@ pub use load::{LoadOptions, pull};
 pub use options::{DEFAULT_THRESHOLD, Order, TagOptions};
 pub use tags::{Tag, Tags};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use archs::load as load_network;
 use config::InputSpec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use config::ModelConfig;
 use finish::Selection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use labels::{parse_labels, parse_thresholds};
 use prepare::Prepared;
 
 use crate::batch::{Stage, Stream, batch_size};

@@ -15,3 +15,5 @@ mod wire;
 pub(crate) use checkpoint::{Scope, Weights};
 pub(crate) use model_dir::ModelDir;
 pub(crate) use onnx::Imported;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use safetensors::SafeTensorsFile;

@@ -44,6 +44,12 @@ impl Windows {
         self.size.0 * self.size.1
     }
 
+    /// The number of windows.
+    pub(super) fn count(&self) -> usize {
+        let (down, across) = self.counts();
+        down * across
+    }
+
     fn is_shifted(&self) -> bool {
         self.shift != (0, 0)
     }

@@ -1,0 +1,92 @@
+//! One function for each kind of bytes that come from strangers. Each takes any bytes and must
+//! return: no panic, no endless loop, no allocation that the bytes do not pay for.
+//!
+//! The fuzz crate (`fuzz/` at the root) calls them through the feature `fuzzing`; the tests replay
+//! its corpus and mutations of it through the same functions in every run. A reader of another
+//! format joins by adding a function here, a line to [`TARGETS`], a file to `fuzz/fuzz_targets` and
+//! a folder of seeds to `fuzz/corpus`. GGUF, LoRA and sharded checkpoints have no reader yet.
+
+#![cfg_attr(not(feature = "fuzzing"), allow(unreachable_pub))] // Without it only tests use this.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device};
+
+use crate::limits::Limits;
+use crate::pixels::{DecodeOptions, Image, decode_unguarded, resize_padded};
+use crate::tagger;
+use crate::weights::{SafeTensorsFile, Weights, onnx};
+
+#[cfg(test)]
+mod replay;
+
+/// A target: takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is that of its corpus folder.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config", config),
+    ("decode", decode),
+    ("labels", labels),
+    ("onnx", onnx),
+    ("safetensors", safetensors),
+];
+
+/// Decodes a picture strictly, tolerantly and turned, and checks what came out. A panic inside a
+/// decoder is a finding here; `Image::decode` makes it an error.
+pub fn decode(data: &[u8]) {
+    // Small pictures keep a run fast; the limits themselves are under test elsewhere.
+    let strict =
+        DecodeOptions::default().limits(Limits::default().max_pixels(1 << 18).max_side(1 << 12));
+    let lenient = strict.clone().tolerate_truncated(true).apply_orientation(true);
+    for options in [strict, lenient] {
+        let Ok(image) = decode_unguarded(data, &options) else { continue };
+        check(&image, &options.limits);
+    }
+}
+
+fn check(image: &Image, limits: &Limits) {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let channels = if image.has_alpha() { 4 } else { 3 };
+    assert_eq!(image.pixels().len(), width * height * channels);
+    assert!((width * height) as u64 <= limits.max_pixels);
+    let rgb = image.to_rgb8_over([255; 3]);
+    let resized = resize_padded(&rgb, width, height, 8, [255; 3]);
+    assert_eq!(resized.map(|pixels| pixels.len()).ok(), Some(8 * 8 * 3));
+}
+
+/// Reads a label file and a threshold file.
+pub fn labels(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(labels) = tagger::parse_labels(text) {
+        assert!(!labels.is_empty() && labels.iter().all(|label| !label.name.is_empty()));
+    }
+    if let Ok(thresholds) = tagger::parse_thresholds(text) {
+        assert!(thresholds.values().all(|threshold| threshold.is_finite()));
+    }
+}
+
+/// Reads a `config.json` and builds its network from a checkpoint without tensors, which must be
+/// missed before anything large is made.
+pub fn config(data: &[u8]) {
+    let Ok(value) = serde_json::from_slice(data) else { return };
+    let Ok(config) = tagger::ModelConfig::parse(value, false) else { return };
+    let weights = Weights::made(BTreeMap::new(), "fuzz".to_owned(), &Device::Cpu, DType::F32);
+    assert!(tagger::load_network(&config.args, 4, &weights.root()).is_err());
+}
+
+/// Reads a network out of an ONNX graph.
+pub fn onnx(data: &[u8]) {
+    let Ok(imported) = onnx::import_bytes(data) else { return };
+    assert!(imported.config.is_object() && !imported.tensors.is_empty());
+}
+
+/// Reads a checkpoint and copies every tensor out.
+pub fn safetensors(data: &[u8]) {
+    let Ok(file) = SafeTensorsFile::from_bytes(data.to_vec()) else { return };
+    for name in file.names() {
+        if let Ok(tensor) = file.load(name, DType::F32, &Device::Cpu) {
+            assert_eq!(file.shape(name).as_deref(), Some(tensor.dims()));
+        }
+    }
+}
