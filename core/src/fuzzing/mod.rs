@@ -32,8 +32,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("safetensors", safetensors),
 ];
 
-/// Decodes a picture strictly, tolerantly and turned, and checks what came out. A panic inside a
-/// decoder is a finding here; `Image::decode` makes it an error.
+/// Decodes a picture strictly, tolerantly and turned, and checks what came out. A panic in our
+/// own code is a finding here; `Image::decode` makes it an error.
 pub fn decode(data: &[u8]) {
     // Small pictures keep a run fast; the limits themselves are under test elsewhere.
     let strict =

@@ -1,7 +1,7 @@
 //! Decoding with limits: sizes are read from headers and checked before pixels are allocated.
 
 use std::io::{Cursor, Read};
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::codecs::{bmp::BmpDecoder, webp::WebPDecoder};
@@ -63,7 +63,14 @@ pub(super) fn read(path: &Path, options: &DecodeOptions) -> Result<Vec<u8>> {
 
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     check_encoded(bytes.len() as u64, options.limits.max_encoded_bytes)?;
-    catch_unwind(|| decode_any(bytes, options)).unwrap_or_else(|panic| {
+    guarded(|| decode_any(bytes, options))
+}
+
+/// What `work` gives, with a panic inside of it made an error: decoders are large, and the bytes are
+/// anyone's.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Everything that `work` could leave half done is local to it.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -73,7 +80,7 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     })
 }
 
-/// [`decode`] without the guard against decoders that panic.
+/// [`decode`] without the guard around our own code, so that fuzzing finds its panics.
 pub(crate) fn decode_any(bytes: &[u8], options: &DecodeOptions) -> Result<Image> {
     let data = Cursor::new(bytes);
     let (image, orientation) = match detect(bytes)? {

@@ -11,7 +11,7 @@ use libjpeg_turbo_rs::decode::pipeline::Decoder;
 use libjpeg_turbo_rs::{ColorSpace, JpegError, PixelFormat};
 
 use super::Image;
-use super::decode::{DecodeOptions, check_size};
+use super::decode::{DecodeOptions, check_size, guarded};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most scans of a progressive file; encoders write about ten.
@@ -48,7 +48,8 @@ pub(super) fn decode(
     decoder.set_output_format(format);
     decoder.set_lenient(true);
     decoder.set_scan_limit(MAX_SCANS);
-    let pixels = decoder.decode_image().map_err(damaged)?.data;
+    // Four components sampled 3 to 1 are known to panic in the decoder.
+    let pixels = guarded(|| Ok(decoder.decode_image().map_err(damaged)?.data))?;
     let rgb = match format {
         PixelFormat::Grayscale => pixels.iter().flat_map(|v| [*v; 3]).collect(),
         PixelFormat::Cmyk => pixels.chunks_exact(4).flat_map(inverted_cmyk_to_rgb).collect(),

@@ -104,6 +104,22 @@ fn i05_jpeg_bomb() {
     assert_eq!(kind(&jpeg_claiming(picture("jpeg-420.jpg"), 0, 64)), Some(ErrorKind::ImageDecode));
 }
 
+/// Components sampled in ratios that a decoder was not written for made it panic.
+#[test]
+fn i05_jpeg_of_odd_sampling() {
+    let whole = picture("jpeg-cmyk.jpg");
+    let first = frame_header(&whole) + 10;
+    for component in 0..4 {
+        for sampling in 0..=0xFF {
+            let mut bytes = whole.clone();
+            bytes[first + 3 * component] = sampling;
+            let found = kind(&bytes);
+            let expected = [None, Some(ErrorKind::ImageDecode), Some(ErrorKind::Unsupported)];
+            assert!(expected.contains(&found), "{component} {sampling:#x}: {found:?}");
+        }
+    }
+}
+
 /// Hundreds of scans over a large picture, 20 bytes each: every one costs a pass over it.
 #[test]
 fn i05_jpeg_of_many_scans() {
