@@ -1,18 +1,19 @@
-//! The linear map for `f32`: one matrix product per block of rows, whose result gets its bias and
-//! activation while it is still in the cache.
+//! The linear map for `f32`: one matrix product for each batch entry, then bias and activation in one
+//! pass over the result.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
 use super::super::activation::{Activation, cpu::apply_here};
+use super::super::host;
 
-/// Most rows per block: few enough for a block's result to stay in the cache for the epilogue, many
-/// enough for the matrix product to reach its rate.
-const BLOCK: usize = 128;
-/// Entries with fewer rows than this are not worth splitting by rows.
+/// Entries with at least this many rows are worth all threads; smaller ones get one thread each.
+/// A matrix product rearranges all its weights first, so few large products beat many small ones.
+const MANY: usize = 256;
+/// Entries with fewer rows than this share the threads as well: one row times a large matrix.
 const FEW: usize = 16;
 
-/// `rows` is the number of rows of one batch entry. Entries are computed apart and always cut the
+/// `rows` is the number of rows of one batch entry. Entries are computed apart and always in the
 /// same way, so that an entry's result does not depend on what else is in the batch.
 pub(super) fn forward(
     x: &[f32],
@@ -28,22 +29,19 @@ pub(super) fn forward(
     }
     let k = weight.len() / n;
     let mut y = vec![0f32; x.len() / k * n];
-    let entries = y.chunks_exact_mut(rows * n).zip(x.chunks_exact(rows * k));
-    if rows < FEW {
-        let parallelism = gemm::Parallelism::Rayon(rayon::current_num_threads());
-        entries.for_each(|(y, x)| product(x, weight, y, k, n, parallelism));
-        y.par_chunks_mut(n).for_each(|y| finish(y, bias, activation));
+    if (FEW..MANY).contains(&rows) {
+        y.par_chunks_mut(rows * n).zip(x.par_chunks(rows * k)).for_each(|(y, x)| {
+            product(x, weight, y, k, n, gemm::Parallelism::None);
+            finish(y, bias, activation);
+        });
         return y;
     }
-    // An even number of equal blocks, so that two or four threads have the same to do.
-    let blocks = rows.div_ceil(BLOCK).next_multiple_of(if rows >= 4 * BLOCK { 4 } else { 1 });
-    let block = rows.div_ceil(blocks);
-    let tasks: Vec<_> =
-        entries.flat_map(|(y, x)| y.chunks_mut(block * n).zip(x.chunks(block * k))).collect();
-    tasks.into_par_iter().for_each(|(y, x)| {
-        product(x, weight, y, k, n, gemm::Parallelism::None);
-        finish(y, bias, activation);
-    });
+    let parallelism = gemm::Parallelism::Rayon(rayon::current_num_threads());
+    for (y, x) in y.chunks_exact_mut(rows * n).zip(x.chunks_exact(rows * k)) {
+        product(x, weight, y, k, n, parallelism);
+        let rows = host::rows_per_task(rows, n);
+        y.par_chunks_mut(rows * n).for_each(|y| finish(y, bias, activation));
+    }
     y
 }
 
