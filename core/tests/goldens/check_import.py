@@ -1,7 +1,7 @@
 """Compares imported networks with the graphs that they were read from, by way of timm.
 
-    TAGBRUSH_IMPORT_TO=/tmp/imported cargo test --release -p tagbrush writes_imports
-    python check_import.py /tmp/imported [FIXTURES]
+    TAGBRUSH_IMPORT_TO=target/imported cargo test --release -p tagbrush writes_imports
+    python check_import.py target/imported [FIXTURES]
 
 needs torch==2.15.0 timm==1.0.31 safetensors==0.8.0. For each import, timm builds the network that
 `config.json` describes, takes the imported tensors (all of them, strictly) and must reproduce the
