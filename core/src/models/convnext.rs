@@ -168,7 +168,7 @@ impl Stage {
                 let patch = (stride, stride);
                 let conv = scope.at(1);
                 let bias = options.conv_bias;
-                Ok((norm, PatchEmbed::load_channels_last(&conv, input, width, patch, bias)?))
+                Ok((norm, PatchEmbed::load(&conv, input, width, patch, bias)?))
             })
             .transpose()?;
         let blocks = (0..depth)

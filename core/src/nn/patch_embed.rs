@@ -15,8 +15,7 @@ pub(crate) struct PatchEmbed {
 }
 
 impl PatchEmbed {
-    /// `weight` of shape `(n, channels, ph, pw)`, and `bias` unless `has_bias` is false, for
-    /// pictures `(b, channels, h, w)`.
+    /// `weight` of shape `(n, channels, ph, pw)`, and `bias` unless `has_bias` is false.
     pub(crate) fn load(
         scope: &Scope<'_>,
         channels: usize,
@@ -24,49 +23,18 @@ impl PatchEmbed {
         patch: (usize, usize),
         has_bias: bool,
     ) -> error::Result<Self> {
-        Self::with_layout(scope, channels, n, patch, has_bias, false)
-    }
-
-    /// The same for pictures `(b, h, w, channels)`.
-    pub(crate) fn load_channels_last(
-        scope: &Scope<'_>,
-        channels: usize,
-        n: usize,
-        patch: (usize, usize),
-        has_bias: bool,
-    ) -> error::Result<Self> {
-        Self::with_layout(scope, channels, n, patch, has_bias, true)
-    }
-
-    fn with_layout(
-        scope: &Scope<'_>,
-        channels: usize,
-        n: usize,
-        patch: (usize, usize),
-        has_bias: bool,
-        channels_last: bool,
-    ) -> error::Result<Self> {
-        let weight = scope.get((n, channels, patch.0, patch.1), "weight")?;
-        let weight = if channels_last { weight.permute((0, 2, 3, 1)) } else { Ok(weight) }
+        let weight = scope
+            .get((n, channels, patch.0, patch.1), "weight")?
+            .permute((0, 2, 3, 1))
             .and_then(|weight| weight.contiguous()?.flatten_from(1))
             .map_err(|e| classify(e, "cannot lay out a convolution"))?;
         let bias = if has_bias { scope.get(n, "bias")? } else { zeros(scope, n)? };
         Ok(Self { projection: Linear::new(weight, bias), patch })
     }
 
-    /// `(b, c, h, w)` to `(b, h / ph, w / pw, n)`; rows and columns that do not fill a patch are cut.
+    /// A picture `(b, c, h, w)` to `(b, h / ph, w / pw, n)`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, c, h, w) = x.dims4()?;
-        let (ph, pw) = self.patch;
-        let (gh, gw) = (h / ph, w / pw);
-        let x = x.narrow(2, 0, gh * ph)?.narrow(3, 0, gw * pw)?.contiguous()?;
-        let patches = x.reshape((b, c, gh, ph, gw, pw))?.permute([0, 2, 4, 1, 3, 5])?.reshape((
-            b,
-            gh,
-            gw,
-            c * ph * pw,
-        ))?;
-        self.projection.forward(&patches)
+        self.forward_channels_last(&x.permute((0, 2, 3, 1))?)
     }
 
     /// `(b, h, w, c)` to `(b, h / ph, w / pw, n)`; rows and columns that do not fill a patch are cut.
