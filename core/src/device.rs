@@ -118,16 +118,17 @@ impl Placement {
             Device::Cuda(_) => return Err(not_built("CUDA", device)),
             Device::Metal(_) => return Err(not_built("Metal", device)),
         };
-        match precision {
-            Precision::Auto | Precision::F32 => {}
-            other => {
+        let precision = match precision {
+            Precision::Auto | Precision::F32 => Precision::F32,
+            Precision::Bf16 => Precision::Bf16,
+            Precision::F16 => {
                 return Err(Error::unsupported(format!(
-                    "{other} is not available on {device} yet; use f32 or auto"
+                    "{precision} is not available on {device}; use f32, bf16 or auto"
                 ))
                 .with("field", "precision"));
             }
-        }
-        Ok(Self { device, precision: Precision::F32, candle: candle_core::Device::Cpu })
+        };
+        Ok(Self { device, precision, candle: candle_core::Device::Cpu })
     }
 
     /// The device; never [`Device::Auto`].

@@ -72,7 +72,7 @@ pub fn config(data: &[u8]) {
     let Ok(value) = serde_json::from_slice(data) else { return };
     let Ok(config) = tagger::ModelConfig::parse(value, false) else { return };
     let weights = Weights::made(BTreeMap::new(), "fuzz".to_owned(), &Device::Cpu, DType::F32);
-    assert!(tagger::load_network(&config.args, 4, &weights.root()).is_err());
+    assert!(tagger::load_network(&config.args, 4, &weights.root(), &config.input.scale()).is_err());
 }
 
 /// Reads a network out of an ONNX graph.

@@ -1,6 +1,34 @@
-//! Test data for kernels: values from a fixed sequence and a comparison with a stated tolerance.
+//! Test data for kernels: values from a fixed sequence, a comparison with a stated tolerance, and
+//! every set of instructions in turn.
 
-use candle_core::{Device, Result, Tensor};
+use std::cell::Cell;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::cpu::Isa;
+
+thread_local! {
+    static ISA: Cell<Option<Isa>> = const { Cell::new(None) };
+}
+
+/// The instructions that the test of this thread is about.
+pub(super) fn isa() -> Option<Isa> {
+    ISA.get()
+}
+
+/// Runs `test` with every set of instructions that this machine has.
+pub(super) fn on_every_isa(test: impl Fn(Isa)) {
+    for isa in Isa::ALL.into_iter().filter(|isa| *isa <= Isa::best()) {
+        ISA.set(Some(isa));
+        test(isa);
+    }
+    ISA.set(None);
+}
+
+/// The values after rounding them to bfloat16, and as `f32` again.
+pub(super) fn rounded(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
+}
 
 /// A tensor of reproducible values in about -1 to 1.
 pub(super) fn values(shape: &[usize], seed: u64) -> Tensor {

@@ -1,7 +1,7 @@
 //! ConvNeXt (Liu et al., arXiv 2201.03545) and ConvNeXt V2 (Woo et al., arXiv 2301.00808) with the
 //! options of timm's `ConvNeXt`. Everything runs channels last.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde_json::json;
 
 use super::Classifier;
@@ -10,7 +10,7 @@ use super::vit::{norm_options, pooling};
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
 use crate::nn::{
-    DepthwiseConv, Linear, Norm, NormOptions, PatchEmbed, Pooling, pool_grid, residual,
+    DepthwiseConv, Linear, Norm, NormOptions, PatchEmbed, PixelScale, Pooling, pool_grid,
 };
 use crate::weights::Scope;
 
@@ -30,7 +30,12 @@ pub(crate) struct ConvNext {
 }
 
 impl ConvNext {
-    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+    pub(crate) fn load(
+        args: &Args,
+        labels: usize,
+        scope: &Scope<'_>,
+        pixels: &PixelScale,
+    ) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
         args.only("output_stride", &[json!(32)])?;
         args.only("stem_type", &[json!("patch")])?;
@@ -90,7 +95,7 @@ impl ConvNext {
             stages.push(stage);
         }
         Ok(Self {
-            stem: PatchEmbed::load(&scope.at("stem.0"), 3, dims[0], patch, conv_bias)?,
+            stem: PatchEmbed::load_pixels(&scope.at("stem.0"), dims[0], patch, conv_bias, pixels)?,
             stem_norm: Norm::load(&scope.at("stem.1"), dims[0], norm)?,
             stages,
             norm_pre: norm_first
@@ -116,7 +121,7 @@ impl Classifier for ConvNext {
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let mut x = self.stem_norm.forward(&self.stem.forward(pixels)?)?;
+        let mut x = self.stem_norm.forward(&self.stem.forward(pixels, None)?)?;
         for stage in &self.stages {
             x = stage.forward(&x)?;
         }
@@ -179,7 +184,7 @@ impl Stage {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = match &self.downsample {
-            Some((norm, conv)) => conv.forward_channels_last(&norm.forward(x)?)?,
+            Some((norm, conv)) => conv.forward(x, Some(norm))?,
             None => x.clone(),
         };
         for block in &self.blocks {
@@ -195,7 +200,6 @@ struct Block {
     fc1: Linear,
     grn: Option<ResponseNorm>,
     fc2: Linear,
-    gamma: Option<Tensor>,
 }
 
 impl Block {
@@ -207,34 +211,33 @@ impl Block {
     ) -> error::Result<Self> {
         let mlp = scope.at("mlp");
         let hidden = 4 * width;
-        let linear = |name: &str, k: usize, n: usize| {
+        let gamma = options.layer_scale.then(|| scope.get_f32(width, "gamma")).transpose()?;
+        let linear = |name: &str, k: usize, n: usize, gamma: Option<&Tensor>| {
             let scope = mlp.at(name);
             if !options.conv_mlp {
-                return Linear::load(&scope, k, n, true);
+                return Linear::load_scaled(&scope, k, n, true, gamma);
             }
             let weight = scope
                 .get((n, k, 1, 1), "weight")?
                 .flatten_from(1)
                 .map_err(|e| crate::device::classify(e, "cannot lay out a convolution"))?;
-            Ok(Linear::new(weight, scope.get(n, "bias")?))
+            Linear::scaled(&weight, &scope.get_f32(n, "bias")?, gamma)
         };
         Ok(Self {
             conv: DepthwiseConv::load(&scope.at("conv_dw"), width, kernel, options.conv_bias)?,
             norm: Norm::load(&scope.at("norm"), width, options.norm)?,
-            fc1: linear("fc1", width, hidden)?.then(options.activation),
+            fc1: linear("fc1", width, hidden, None)?.then(options.activation),
             grn: options.grn.then(|| ResponseNorm::load(&mlp.at("grn"), hidden)).transpose()?,
-            fc2: linear("fc2", hidden, width)?,
-            gamma: options.layer_scale.then(|| scope.get(width, "gamma")).transpose()?,
+            fc2: linear("fc2", hidden, width, gamma.as_ref())?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.norm.forward(&self.conv.forward(x)?)?;
-        let mut y = self.fc1.forward(&y)?;
+        let mut y = self.fc1.forward_normed(&self.conv.forward(x)?, Some(&self.norm))?;
         if let Some(grn) = &self.grn {
             y = grn.forward(&y)?;
         }
-        residual(x, &self.fc2.forward(&y)?, self.gamma.as_ref())
+        self.fc2.forward_onto(&y, None, Some(x))
     }
 }
 
@@ -249,15 +252,17 @@ impl ResponseNorm {
     const EPS: f64 = 1e-6;
 
     fn load(scope: &Scope<'_>, width: usize) -> error::Result<Self> {
-        Ok(Self { weight: scope.get(width, "weight")?, bias: scope.get(width, "bias")? })
+        Ok(Self { weight: scope.get_f32(width, "weight")?, bias: scope.get_f32(width, "bias")? })
     }
 
     /// `(b, h, w, c)` to the same shape.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let dtype = x.dtype();
+        let x = x.to_dtype(DType::F32)?;
         let norms = x.sqr()?.sum_keepdim((1, 2))?.sqrt()?;
         let response = norms.broadcast_div(&(norms.mean_keepdim(3)? + Self::EPS)?)?;
         // x + bias + weight * x * response, with the two factors of x joined.
         let scale = (response.broadcast_mul(&self.weight)? + 1.0)?;
-        x.broadcast_mul(&scale)?.broadcast_add(&self.bias)
+        x.broadcast_mul(&scale)?.broadcast_add(&self.bias)?.to_dtype(dtype)
     }
 }

@@ -6,13 +6,14 @@ use serde_json::json;
 
 use super::Classifier;
 use super::args::Args;
-use super::vit::{PrefixOptions, PrefixTokens, norm_options, pooling};
+use super::vit::{PrefixOptions, PrefixTokens, norm_options, pooling, qk_norms};
 use crate::device::classify;
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
+use crate::kernels::attention::{self, Rotation};
 use crate::nn::{
-    AxialRope, AxialRopeOptions, Linear, Mlp, MlpOptions, Norm, NormOptions, PatchEmbed, Pooling,
-    attend, pool_tokens, residual, zeros,
+    AxialRopeOptions, Linear, Mlp, MlpOptions, Norm, NormOptions, PatchEmbed, PixelScale, Pooling,
+    SelfAttention, axial_rope, pool_tokens, zeros,
 };
 use crate::weights::Scope;
 
@@ -20,7 +21,7 @@ use crate::weights::Scope;
 pub(crate) struct Eva {
     patch_embed: PatchEmbed,
     tokens: PrefixTokens,
-    rope: Option<AxialRope>,
+    rope: Option<Rotation>,
     norm_pre: Option<Norm>,
     blocks: Vec<Block>,
     norm: Option<Norm>,
@@ -31,7 +32,12 @@ pub(crate) struct Eva {
 }
 
 impl Eva {
-    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+    pub(crate) fn load(
+        args: &Args,
+        labels: usize,
+        scope: &Scope<'_>,
+        pixels: &PixelScale,
+    ) -> error::Result<Self> {
         refuse_variants(args)?;
         let width = args.usize("embed_dim", 768)?;
         let patch = args.pair("patch_size", 16)?;
@@ -62,7 +68,7 @@ impl Eva {
                 width,
             },
         )?;
-        let rope = rope(args, grid, width / heads, scope)?;
+        let rope = rope(args, grid, width / heads, tokens.count, scope)?;
         let options = BlockOptions {
             width,
             heads,
@@ -80,7 +86,6 @@ impl Eva {
             },
             layer_scale: args.layer_scale("init_values", false)?,
             attn_scale_only: args.bool("attn_only_layer_scale", false)?,
-            prefix: tokens.count,
             norm,
         };
         let depth = args.usize("depth", 12)?;
@@ -89,12 +94,12 @@ impl Eva {
             there.then(|| Norm::load(&scope.at(name), width, norm)).transpose()
         };
         Ok(Self {
-            patch_embed: PatchEmbed::load(
+            patch_embed: PatchEmbed::load_pixels(
                 &scope.at("patch_embed.proj"),
-                3,
                 width,
                 patch,
                 !pre_norm,
+                pixels,
             )?,
             tokens,
             rope,
@@ -129,8 +134,9 @@ fn rope(
     args: &Args,
     grid: (usize, usize),
     head: usize,
+    prefix: usize,
     scope: &Scope<'_>,
-) -> error::Result<Option<AxialRope>> {
+) -> error::Result<Option<Rotation>> {
     let options = AxialRopeOptions {
         grid,
         reference: args
@@ -140,9 +146,10 @@ fn rope(
         offset: args.f64("rope_grid_offset", 0.0)?,
         temperature: args.f64("rope_temperature", 10_000.0)?,
         head,
+        prefix,
     };
     args.bool("use_rot_pos_emb", false)?
-        .then(|| AxialRope::new(options, scope.device(), scope.dtype()))
+        .then(|| axial_rope(options, scope.device()))
         .transpose()
         .map_err(|e| classify(e, "cannot make rotary positions"))
 }
@@ -153,7 +160,7 @@ impl Classifier for Eva {
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embed.forward(pixels)?.flatten(1, 2)?;
+        let patches = self.patch_embed.forward(pixels, None)?.flatten(1, 2)?;
         let mut x = self.tokens.forward(&patches)?;
         if let Some(norm) = &self.norm_pre {
             x = norm.forward(&x)?;
@@ -187,78 +194,48 @@ struct BlockOptions {
     mlp: MlpOptions,
     layer_scale: bool,
     attn_scale_only: bool,
-    prefix: usize,
     norm: NormOptions,
 }
 
 /// A pre-norm transformer block with rotary attention.
 struct Block {
     norm1: Norm,
-    qkv: Linear,
-    qk_norms: Option<(Norm, Norm)>,
-    attn_norm: Option<Norm>,
-    proj: Linear,
-    gamma_1: Option<Tensor>,
+    attn: SelfAttention,
     norm2: Norm,
     mlp: Mlp,
-    gamma_2: Option<Tensor>,
-    heads: usize,
-    prefix: usize,
 }
 
 impl Block {
     fn load(scope: &Scope<'_>, options: &BlockOptions) -> error::Result<Self> {
-        let width = options.width;
+        let (width, heads) = (options.width, options.heads);
         let attn = scope.at("attn");
-        let head = width / options.heads;
-        let scale_mlp = options.layer_scale && !options.attn_scale_only;
+        let gamma = |name: &str, there: bool| there.then(|| scope.get_f32(width, name)).transpose();
+        let gamma_1 = gamma("gamma_1", options.layer_scale)?;
+        let gamma_2 = gamma("gamma_2", options.layer_scale && !options.attn_scale_only)?;
         Ok(Self {
             norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
-            qkv: load_qkv(&attn, options)?,
-            qk_norms: options
-                .qk_norm
-                .map(|norm| {
-                    let q = Norm::load(&attn.at("q_norm"), head, norm)?;
-                    Ok((q, Norm::load(&attn.at("k_norm"), head, norm)?))
-                })
-                .transpose()?,
-            attn_norm: options
-                .attn_norm
-                .map(|norm| Norm::load(&attn.at("norm"), width, norm))
-                .transpose()?,
-            proj: Linear::load(&attn.at("proj"), width, width, true)?,
-            gamma_1: options.layer_scale.then(|| scope.get(width, "gamma_1")).transpose()?,
+            attn: SelfAttention {
+                qkv: load_qkv(&attn, options)?,
+                heads,
+                options: attention::Options {
+                    scale: SelfAttention::scale(width, heads),
+                    norms: qk_norms(&attn, width / heads, options.qk_norm)?,
+                    ..Default::default()
+                },
+                norm: options
+                    .attn_norm
+                    .map(|norm| Norm::load(&attn.at("norm"), width, norm))
+                    .transpose()?,
+                proj: Linear::load_scaled(&attn.at("proj"), width, width, true, gamma_1.as_ref())?,
+            },
             norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
-            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, options.mlp)?,
-            gamma_2: scale_mlp.then(|| scope.get(width, "gamma_2")).transpose()?,
-            heads: options.heads,
-            prefix: options.prefix,
+            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, options.mlp, gamma_2.as_ref())?,
         })
     }
 
-    fn forward(&self, x: &Tensor, rope: Option<&AxialRope>) -> Result<Tensor> {
-        let attention = self.attention(&self.norm1.forward(x)?, rope)?;
-        let x = residual(x, &attention, self.gamma_1.as_ref())?;
-        residual(&x, &self.mlp.forward(&self.norm2.forward(&x)?)?, self.gamma_2.as_ref())
-    }
-
-    fn attention(&self, x: &Tensor, rope: Option<&AxialRope>) -> Result<Tensor> {
-        let (b, n, c) = x.dims3()?;
-        let head = c / self.heads;
-        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.heads, head))?;
-        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
-        let (mut q, mut k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
-        if let Some((q_norm, k_norm)) = &self.qk_norms {
-            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
-        }
-        if let Some(rope) = rope {
-            (q, k) = (rope.forward(&q, self.prefix)?, rope.forward(&k, self.prefix)?);
-        }
-        let mut x = attend(&q, &k, &v, (head as f64).powf(-0.5), None)?;
-        if let Some(norm) = &self.attn_norm {
-            x = norm.forward(&x)?;
-        }
-        self.proj.forward(&x)
+    fn forward(&self, x: &Tensor, rope: Option<&Rotation>) -> Result<Tensor> {
+        let x = self.attn.forward(x, Some(&self.norm1), rope, Some(x))?;
+        self.mlp.forward(&x, Some(&self.norm2), Some(&x))
     }
 }
 
@@ -274,12 +251,12 @@ fn load_qkv(attn: &Scope<'_>, options: &BlockOptions) -> error::Result<Linear> {
         join(parts)?
     };
     if !options.qkv_bias {
-        return Ok(Linear::new(weight, zeros(attn, 3 * width)?));
+        return Linear::new(&weight, &zeros(attn, 3 * width)?);
     }
     let names =
         if options.qkv_fused { ["q_bias", "v_bias"] } else { ["q_proj.bias", "v_proj.bias"] };
-    let [q, v] = names.map(|name| attn.get(width, name));
-    Ok(Linear::new(weight, join([q, zeros(attn, width), v])?))
+    let [q, v] = names.map(|name| attn.get_f32(width, name));
+    Linear::new(&weight, &join([q, zeros(attn, width), v])?)
 }
 
 pub(super) fn join(parts: [error::Result<Tensor>; 3]) -> error::Result<Tensor> {

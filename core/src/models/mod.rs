@@ -23,7 +23,7 @@ pub(crate) trait Classifier: Send + Sync {
     /// The length of a feature vector, as given to the head.
     fn features(&self) -> usize;
 
-    /// Normalised pixels `(b, 3, h, w)` to pooled features `(b, features)`.
+    /// RGB bytes `(b, h, w, 3)` to pooled features `(b, features)` in `f32`.
     fn embed(&self, pixels: &Tensor) -> Result<Tensor>;
 
     /// Features `(b, features)` to logits `(b, labels)`.

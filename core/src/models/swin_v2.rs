@@ -10,9 +10,10 @@ use super::vit::pooling;
 use crate::device::classify;
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
+use crate::kernels::{attention, norm};
 use crate::nn::{
-    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, Pooling, attend, pool_grid,
-    unit_vectors, zeros,
+    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, PixelScale, Pooling,
+    SelfAttention, pool_grid, zeros,
 };
 use crate::weights::Scope;
 
@@ -32,7 +33,12 @@ pub(crate) struct SwinV2 {
 }
 
 impl SwinV2 {
-    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+    pub(crate) fn load(
+        args: &Args,
+        labels: usize,
+        scope: &Scope<'_>,
+        pixels: &PixelScale,
+    ) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
         args.only("norm_layer", &[])?;
         args.only("patch_norm", &[json!(true)])?;
@@ -88,7 +94,13 @@ impl SwinV2 {
         }
         let features = width << (depths.len() - 1);
         Ok(Self {
-            patch_embed: PatchEmbed::load(&scope.at("patch_embed.proj"), 3, width, patch, true)?,
+            patch_embed: PatchEmbed::load_pixels(
+                &scope.at("patch_embed.proj"),
+                width,
+                patch,
+                true,
+                pixels,
+            )?,
             patch_norm: Norm::load(&scope.at("patch_embed.norm"), width, norm)?,
             stages,
             norm: Norm::load(&scope.at("norm"), features, norm)?,
@@ -105,7 +117,7 @@ impl Classifier for SwinV2 {
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let mut x = self.patch_norm.forward(&self.patch_embed.forward(pixels)?)?;
+        let mut x = self.patch_norm.forward(&self.patch_embed.forward(pixels, None)?)?;
         for stage in &self.stages {
             x = stage.forward(&x)?;
         }
@@ -138,10 +150,8 @@ struct StagePlace {
 /// Fails if the tables of a stage's windows, which are computed and not read, would be huge.
 fn check_windows(place: &StagePlace) -> error::Result<()> {
     const MAX_AREA: usize = 1 << 12;
-    const MAX_MASK: usize = 1 << 28;
     let windows = Windows::new(place.grid, place.window, true, place.always_partition);
-    let area = windows.area();
-    if area <= MAX_AREA && windows.count() * area * area <= MAX_MASK {
+    if windows.area() <= MAX_AREA {
         return Ok(());
     }
     Err(Error::unsupported(format!("`window_size` {:?} is too large", place.window)))
@@ -183,27 +193,27 @@ struct PatchMerging {
 
 impl PatchMerging {
     fn load(scope: &Scope<'_>, width: usize, norm: NormOptions) -> error::Result<Self> {
-        let reduction = Linear::load(&scope.at("reduction"), 2 * width, width, false)?;
+        // The checkpoint joins them columns first, patches come rows first.
+        let reduction = scope
+            .get((width, 2 * width), "reduction.weight")?
+            .reshape((width, 2, 2, width / 2))
+            .and_then(|weight| weight.transpose(1, 2)?.contiguous()?.reshape((width, 2 * width)))
+            .map_err(|e| classify(e, "cannot lay out a patch merging"))?;
+        let reduction = Linear::new(&reduction, &zeros(scope, width)?)?;
         Ok(Self { reduction, norm: Norm::load(&scope.at("norm"), width, norm)? })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = window::pad_to_multiple(x, (2, 2))?;
-        let (b, h, w, c) = x.dims4()?;
-        let x = x.reshape((b, h / 2, 2, w / 2, 2, c))?.permute([0, 1, 3, 4, 2, 5])?.reshape((
-            b,
-            h / 2,
-            w / 2,
-            4 * c,
-        ))?;
-        self.norm.forward(&self.reduction.forward(&x)?)
+        let x = self.reduction.forward_patches(&x, None, (2, 2), x.dtype())?;
+        self.norm.forward(&x)
     }
 }
 
 /// A post-norm block: attention within windows, then a feed-forward layer.
 struct Block {
     windows: Windows,
-    attention: WindowAttention,
+    attention: SelfAttention,
     norm1: Norm,
     mlp: Mlp,
     norm2: Norm,
@@ -221,80 +231,73 @@ impl Block {
         let hidden = (width as f64 * options.ratio) as usize;
         let mlp = MlpOptions::plain(options.activation);
         Ok(Self {
-            attention: WindowAttention::load(&scope.at("attn"), place, &windows, options.qkv_bias)?,
+            attention: load_attention(&scope.at("attn"), place, &windows, options.qkv_bias)?,
             windows,
             norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
-            mlp: Mlp::load(&scope.at("mlp"), width, hidden, mlp)?,
+            mlp: Mlp::load(&scope.at("mlp"), width, hidden, mlp, None)?,
             norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let attention = self.windows.each(x, |windows| self.attention.forward(windows))?;
-        let x = (x + self.norm1.forward(&attention)?)?;
-        &x + self.norm2.forward(&self.mlp.forward(&x)?)?
+        let (b, h, w, c) = x.dims4()?;
+        let padded = window::pad_to_multiple(x, self.windows.size())?;
+        let (height, width) = (padded.dim(1)?, padded.dim(2)?);
+        let y = self.attention.forward(&padded.flatten(1, 2)?, None, None, None)?;
+        let y = y.reshape((b, height, width, c))?.narrow(1, 0, h)?.narrow(2, 0, w)?;
+        let x = self.norm1.forward_onto(&y, x)?;
+        self.norm2.forward_onto(&self.mlp.forward(&x, None, None)?, &x)
     }
 }
 
 /// Cosine attention with a learned temperature per head and a position bias that a small network
-/// computes from relative coordinates. The bias and the mask of shifted windows depend on the
-/// weights only, so both are folded into one table at load.
-struct WindowAttention {
-    qkv: Linear,
-    proj: Linear,
-    /// `(heads, 1, 1)`: the factor of the cosines.
-    temperature: Tensor,
-    /// `(windows or 1, heads, n, n)`.
-    bias: Tensor,
-    heads: usize,
+/// computes from relative coordinates; it depends on the weights only, so it is a table.
+fn load_attention(
+    scope: &Scope<'_>,
+    place: &StagePlace,
+    windows: &Windows,
+    has_bias: bool,
+) -> error::Result<SelfAttention> {
+    let (width, heads) = (place.width, place.heads);
+    let weight = scope.get((3 * width, width), "qkv.weight")?;
+    let bias = if has_bias {
+        let [q, v] = ["q_bias", "v_bias"].map(|name| scope.get_f32(width, name));
+        super::eva::join([q, zeros(scope, width), v])?
+    } else {
+        zeros(scope, 3 * width)?
+    };
+    let position_bias = match scope.has("position_bias") {
+        true => {
+            let area = windows.area();
+            scope.get_f32((heads, area, area), "position_bias")?
+        }
+        false => position_bias(scope, heads, windows, place.trained)?,
+    };
+    let logit_scale = scope.get_f32((heads, 1, 1), "logit_scale")?;
+    let options = || -> Result<attention::Options> {
+        let scale = logit_scale.clamp(f64::NEG_INFINITY, 100f64.ln())?.exp()?;
+        Ok(attention::Options {
+            scale: scale.flatten_all()?.to_vec1()?,
+            norms: Some((unit_length(scope, width / heads)?, unit_length(scope, width / heads)?)),
+            bias: Some(position_bias),
+            windows: Some(windows.groups(scope.device())?),
+        })
+    };
+    Ok(SelfAttention {
+        qkv: Linear::new(&weight, &bias)?,
+        heads,
+        options: options().map_err(|e| classify(e, "cannot prepare window attention"))?,
+        norm: None,
+        proj: Linear::load(&scope.at("proj"), width, width, true)?,
+    })
 }
 
-impl WindowAttention {
-    fn load(
-        scope: &Scope<'_>,
-        place: &StagePlace,
-        windows: &Windows,
-        has_bias: bool,
-    ) -> error::Result<Self> {
-        let (width, heads) = (place.width, place.heads);
-        let weight = scope.get((3 * width, width), "qkv.weight")?;
-        let bias = if has_bias {
-            let [q, v] = ["q_bias", "v_bias"].map(|name| scope.get(width, name));
-            super::eva::join([q, zeros(scope, width), v])?
-        } else {
-            zeros(scope, 3 * width)?
-        };
-        let position_bias = match scope.has("position_bias") {
-            true => {
-                let area = windows.area();
-                scope.get((heads, area, area), "position_bias")?
-            }
-            false => position_bias(scope, heads, windows, place.trained)?,
-        };
-        let logit_scale = scope.get((heads, 1, 1), "logit_scale")?;
-        let (temperature, bias_table) = logit_scale
-            .clamp(f64::NEG_INFINITY, 100f64.ln())
-            .and_then(|scale| Ok((scale.exp()?, windows.with_mask(&position_bias)?)))
-            .map_err(|e| classify(e, "cannot fold the position bias"))?;
-        Ok(Self {
-            qkv: Linear::new(weight, bias),
-            proj: Linear::load(&scope.at("proj"), width, width, true)?,
-            temperature,
-            bias: bias_table,
-            heads,
-        })
-    }
-
-    /// `(windows, n, c)` to the same shape.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, n, c) = x.dims3()?;
-        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.heads, c / self.heads))?;
-        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
-        let q = unit_vectors(&qkv.get(0)?)?.broadcast_mul(&self.temperature)?;
-        let k = unit_vectors(&qkv.get(1)?)?;
-        let x = attend(&q, &k, &qkv.get(2)?, 1.0, Some(&self.bias))?;
-        self.proj.forward(&x)
-    }
+/// Divides vectors by their length; a zero vector stays zero. An RMS norm whose weight turns the
+/// root mean square into the length.
+fn unit_length(scope: &Scope<'_>, width: usize) -> Result<norm::Weights> {
+    let weight = Tensor::full((width as f32).powf(-0.5), width, scope.device())?;
+    let eps = f64::from(f32::MIN_POSITIVE);
+    norm::Weights::new(NormKind::Rms, &weight, &weight.zeros_like()?, eps)
 }
 
 /// `16 sigmoid(mlp(coordinates))` for every pair of positions in a window: `(heads, n, n)`.
@@ -310,7 +313,7 @@ fn position_bias(
     let out = Linear::load(&mlp.at(2), HIDDEN, heads, false)?;
     let build = || -> Result<Tensor> {
         let (coordinates, index) = windows.relative_positions(trained)?;
-        let coordinates = coordinates.to_dtype(scope.dtype())?.to_device(scope.device())?;
+        let coordinates = coordinates.to_device(scope.device())?;
         let table = out.forward(&hidden.forward(&coordinates)?)?;
         let table = ((table.neg()?.exp()? + 1.0)?.recip()? * 16.0)?;
         let area = windows.area();

@@ -8,9 +8,10 @@ use serde_json::json;
 use super::Classifier;
 use super::args::Args;
 use crate::error::{self, Error};
+use crate::kernels::{attention, norm};
 use crate::nn::{
-    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, Pooling, attend, pool_tokens,
-    residual,
+    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, PixelScale, Pooling,
+    SelfAttention, pool_tokens,
 };
 use crate::weights::Scope;
 
@@ -29,7 +30,12 @@ pub(crate) struct Vit {
 }
 
 impl Vit {
-    pub(crate) fn load(args: &Args, labels: usize, scope: &Scope<'_>) -> error::Result<Self> {
+    pub(crate) fn load(
+        args: &Args,
+        labels: usize,
+        scope: &Scope<'_>,
+        pixels: &PixelScale,
+    ) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
         args.only("attn_layer", &[json!("attn"), json!("")])?;
         args.only("embed_norm_layer", &[])?;
@@ -80,12 +86,12 @@ impl Vit {
         let depth = args.usize("depth", 12)?;
         args.finish()?;
         Ok(Self {
-            patch_embed: PatchEmbed::load(
+            patch_embed: PatchEmbed::load_pixels(
                 &scope.at("patch_embed.proj"),
-                3,
                 width,
                 patch,
                 !pre_norm,
+                pixels,
             )?,
             tokens,
             norm_pre: pre_norm
@@ -114,7 +120,7 @@ impl Classifier for Vit {
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embed.forward(pixels)?.flatten(1, 2)?;
+        let patches = self.patch_embed.forward(pixels, None)?.flatten(1, 2)?;
         let mut x = self.tokens.forward(&patches)?;
         if let Some(norm) = &self.norm_pre {
             x = norm.forward(&x)?;
@@ -235,20 +241,14 @@ struct BlockOptions {
 /// A pre-norm transformer block.
 struct Block {
     norm1: Norm,
-    qkv: Linear,
-    qk_norms: Option<(Norm, Norm)>,
-    attn_norm: Option<Norm>,
-    proj: Linear,
-    ls1: Option<Tensor>,
+    attn: SelfAttention,
     norm2: Norm,
     mlp: Mlp,
-    ls2: Option<Tensor>,
-    heads: usize,
 }
 
 impl Block {
     fn load(scope: &Scope<'_>, options: &BlockOptions) -> error::Result<Self> {
-        let width = options.width;
+        let (width, heads) = (options.width, options.heads);
         let attn = scope.at("attn");
         let mlp = MlpOptions {
             norm: options.mlp_norm,
@@ -256,50 +256,45 @@ impl Block {
             ..MlpOptions::plain(options.activation)
         };
         let gamma = |name: &str| {
-            options.layer_scale.then(|| scope.at(name).get(width, "gamma")).transpose()
+            options.layer_scale.then(|| scope.at(name).get_f32(width, "gamma")).transpose()
         };
+        let (ls1, ls2) = (gamma("ls1")?, gamma("ls2")?);
+        let bias = options.proj_bias;
+        let proj = attn.at("proj");
         Ok(Self {
             norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
-            qkv: Linear::load(&attn.at("qkv"), width, 3 * width, options.qkv_bias)?,
-            qk_norms: options
-                .qk_norm
-                .map(|norm| {
-                    let head = width / options.heads;
-                    let q = Norm::load(&attn.at("q_norm"), head, norm)?;
-                    Ok((q, Norm::load(&attn.at("k_norm"), head, norm)?))
-                })
-                .transpose()?,
-            attn_norm: options
-                .attn_norm
-                .map(|norm| Norm::load(&attn.at("norm"), width, norm))
-                .transpose()?,
-            proj: Linear::load(&attn.at("proj"), width, width, options.proj_bias)?,
-            ls1: gamma("ls1")?,
+            attn: SelfAttention {
+                qkv: Linear::load(&attn.at("qkv"), width, 3 * width, options.qkv_bias)?,
+                heads,
+                options: attention::Options {
+                    scale: SelfAttention::scale(width, heads),
+                    norms: qk_norms(&attn, width / heads, options.qk_norm)?,
+                    ..Default::default()
+                },
+                norm: options
+                    .attn_norm
+                    .map(|norm| Norm::load(&attn.at("norm"), width, norm))
+                    .transpose()?,
+                proj: Linear::load_scaled(&proj, width, width, bias, ls1.as_ref())?,
+            },
             norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
-            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, mlp)?,
-            ls2: gamma("ls2")?,
-            heads: options.heads,
+            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, mlp, ls2.as_ref())?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = residual(x, &self.attention(&self.norm1.forward(x)?)?, self.ls1.as_ref())?;
-        residual(&x, &self.mlp.forward(&self.norm2.forward(&x)?)?, self.ls2.as_ref())
+        let x = self.attn.forward(x, Some(&self.norm1), None, Some(x))?;
+        self.mlp.forward(&x, Some(&self.norm2), Some(&x))
     }
+}
 
-    fn attention(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, n, c) = x.dims3()?;
-        let head = c / self.heads;
-        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.heads, head))?;
-        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
-        let (mut q, mut k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
-        if let Some((q_norm, k_norm)) = &self.qk_norms {
-            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
-        }
-        let mut x = attend(&q, &k, &v, (head as f64).powf(-0.5), None)?;
-        if let Some(norm) = &self.attn_norm {
-            x = norm.forward(&x)?;
-        }
-        self.proj.forward(&x)
-    }
+/// The norms of queries and keys, if `norm` asks for them.
+pub(super) fn qk_norms(
+    attn: &Scope<'_>,
+    head: usize,
+    norm: Option<NormOptions>,
+) -> error::Result<Option<(norm::Weights, norm::Weights)>> {
+    let Some(norm) = norm else { return Ok(None) };
+    let load = |name: &str| Norm::load(&attn.at(name), head, norm).map(Norm::into_weights);
+    Ok(Some((load("q_norm")?, load("k_norm")?)))
 }

@@ -23,11 +23,12 @@ impl DepthwiseConv {
         has_bias: bool,
     ) -> error::Result<Self> {
         let weight = scope
-            .get((channels, 1, side, side), "weight")?
+            .get_f32((channels, 1, side, side), "weight")?
             .squeeze(1)
             .and_then(|weight| weight.permute((1, 2, 0))?.contiguous())
             .map_err(|e| classify(e, "cannot lay out a convolution"))?;
-        let bias = if has_bias { scope.get(channels, "bias")? } else { zeros(scope, channels)? };
+        let bias =
+            if has_bias { scope.get_f32(channels, "bias")? } else { zeros(scope, channels)? };
         Ok(Self { weight, bias })
     }
 

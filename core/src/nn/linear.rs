@@ -2,15 +2,16 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::Norm;
+use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
-use crate::kernels::linear;
+use crate::kernels::linear::{self, Combine, Options};
 use crate::weights::Scope;
 
 /// `activation(x W^T + b)` over the last dimension.
 pub(crate) struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+    weights: linear::Weights,
     activation: Activation,
 }
 
@@ -22,14 +23,45 @@ impl Linear {
         n: usize,
         has_bias: bool,
     ) -> error::Result<Self> {
+        Self::load_scaled(scope, k, n, has_bias, None)
+    }
+
+    /// As [`load`](Self::load), with every output multiplied by its value of `gamma` `(n)`: layer
+    /// scale, which costs nothing when it is part of the weights.
+    pub(crate) fn load_scaled(
+        scope: &Scope<'_>,
+        k: usize,
+        n: usize,
+        has_bias: bool,
+        gamma: Option<&Tensor>,
+    ) -> error::Result<Self> {
         let weight = scope.get((n, k), "weight")?;
-        let bias = if has_bias { scope.get(n, "bias")? } else { zeros(scope, n)? };
-        Ok(Self::new(weight, bias))
+        let bias = if has_bias { scope.get_f32(n, "bias")? } else { zeros(scope, n)? };
+        Self::scaled(&weight, &bias, gamma)
     }
 
     /// From tensors of shapes `(n, k)` and `(n)`.
-    pub(crate) fn new(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias, activation: Activation::Identity }
+    pub(crate) fn new(weight: &Tensor, bias: &Tensor) -> error::Result<Self> {
+        Self::scaled(weight, bias, None)
+    }
+
+    /// From tensors of shapes `(n, k)` and `(n)`, and layer scale.
+    pub(crate) fn scaled(
+        weight: &Tensor,
+        bias: &Tensor,
+        gamma: Option<&Tensor>,
+    ) -> error::Result<Self> {
+        let prepare = || match gamma {
+            None => linear::Weights::new(weight, bias),
+            Some(gamma) => {
+                let rows = gamma.to_dtype(DType::F32)?.unsqueeze(1)?;
+                let scaled = weight.to_dtype(DType::F32)?.broadcast_mul(&rows)?;
+                let bias = (bias.to_dtype(DType::F32)? * gamma.to_dtype(DType::F32)?)?;
+                linear::Weights::new(&scaled.to_dtype(weight.dtype())?, &bias)
+            }
+        };
+        let weights = prepare().map_err(|e| classify(e, "cannot prepare a linear layer"))?;
+        Ok(Self { weights, activation: Activation::Identity })
     }
 
     /// The same layer with an activation behind it.
@@ -39,13 +71,58 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        linear::forward(x, &self.weight, &self.bias, self.activation)
+        self.run(x, None, Combine::Keep)
+    }
+
+    /// Of `norm(x)`.
+    pub(crate) fn forward_normed(&self, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+        self.run(x, norm, Combine::Keep)
+    }
+
+    /// Of `norm(x)`, added to `residual`.
+    pub(crate) fn forward_onto(
+        &self,
+        x: &Tensor,
+        norm: Option<&Norm>,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        self.run(x, norm, residual.map_or(Combine::Keep, Combine::Add))
+    }
+
+    /// Of `norm(x)`, multiplied by `other`.
+    pub(crate) fn forward_times(
+        &self,
+        x: &Tensor,
+        norm: Option<&Norm>,
+        other: &Tensor,
+    ) -> Result<Tensor> {
+        self.run(x, norm, Combine::Multiply(other))
+    }
+
+    /// Of the patches `(ph, pw)` of `norm(x)` `(b, h, w, c)`, as values of type `dtype`.
+    pub(crate) fn forward_patches(
+        &self,
+        x: &Tensor,
+        norm: Option<&Norm>,
+        patch: (usize, usize),
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let norm = norm.map(Norm::weights);
+        let activation = self.activation;
+        let patch = Some(patch);
+        let options = Options { norm, patch, activation, combine: Combine::Keep, dtype };
+        linear::forward(x, &self.weights, &options)
+    }
+
+    fn run(&self, x: &Tensor, norm: Option<&Norm>, combine: Combine<'_>) -> Result<Tensor> {
+        let norm = norm.map(Norm::weights);
+        let activation = self.activation;
+        let options = Options { norm, patch: None, activation, combine, dtype: x.dtype() };
+        linear::forward(x, &self.weights, &options)
     }
 }
 
 /// A bias of zeros for layers that have none.
 pub(crate) fn zeros(scope: &Scope<'_>, n: usize) -> error::Result<Tensor> {
-    Tensor::zeros(n, DType::F32, scope.device())
-        .and_then(|zeros| zeros.to_dtype(scope.dtype()))
-        .map_err(|e| crate::device::classify(e, "cannot make a bias"))
+    Tensor::zeros(n, DType::F32, scope.device()).map_err(|e| classify(e, "cannot make a bias"))
 }

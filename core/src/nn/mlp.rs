@@ -44,12 +44,13 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// `hidden` is the width before `options.align` is applied.
+    /// `hidden` is the width before `options.align` is applied; `gamma` is layer scale.
     pub(crate) fn load(
         scope: &Scope<'_>,
         width: usize,
         hidden: usize,
         options: MlpOptions,
+        gamma: Option<&Tensor>,
     ) -> error::Result<Self> {
         let bias = options.bias;
         let (layer, hidden) = if !options.gated {
@@ -67,25 +68,29 @@ impl Mlp {
         };
         let norm =
             options.norm.map(|norm| Norm::load(&scope.at("norm"), hidden, norm)).transpose()?;
-        let out = Linear::load(&scope.at("fc2"), hidden, width, bias)?;
+        let out = Linear::load_scaled(&scope.at("fc2"), hidden, width, bias, gamma)?;
         Ok(Self { hidden: layer, norm, out })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Of `before(x)`, added to `onto`.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        before: Option<&Norm>,
+        onto: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let hidden = match &self.hidden {
-            Hidden::Plain(fc1) => fc1.forward(x)?,
+            Hidden::Plain(fc1) => fc1.forward_normed(x, before)?,
             Hidden::Packed(fc1, activation) => {
-                let packed = fc1.forward(x)?;
+                let packed = fc1.forward_normed(x, before)?;
                 let half = packed.dim(D::Minus1)? / 2;
                 let gate = activation.forward(&packed.narrow(D::Minus1, 0, half)?)?;
                 (gate * packed.narrow(D::Minus1, half, half)?)?
             }
-            Hidden::Split { gate, values } => (gate.forward(x)? * values.forward(x)?)?,
+            Hidden::Split { gate, values } => {
+                gate.forward_times(x, before, &values.forward_normed(x, before)?)?
+            }
         };
-        let hidden = match &self.norm {
-            Some(norm) => norm.forward(&hidden)?,
-            None => hidden,
-        };
-        self.out.forward(&hidden)
+        self.out.forward_onto(&hidden, self.norm.as_ref(), onto)
     }
 }

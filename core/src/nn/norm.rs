@@ -1,8 +1,9 @@
 //! Normalisation layers over the last dimension.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::linear::zeros;
+use crate::device::classify;
 use crate::error;
 use crate::kernels::norm;
 pub(crate) use crate::kernels::norm::Kind as NormKind;
@@ -16,11 +17,7 @@ pub(crate) struct NormOptions {
 }
 
 /// Layer norm or RMS norm, with its weight and bias.
-pub(crate) struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-    options: NormOptions,
-}
+pub(crate) struct Norm(norm::Weights);
 
 impl Norm {
     /// `weight` and, where the checkpoint has one, `bias`, both of length `width`.
@@ -29,24 +26,32 @@ impl Norm {
         width: usize,
         options: NormOptions,
     ) -> error::Result<Self> {
-        let weight = scope.get(width, "weight")?;
-        let bias = match options.kind {
-            NormKind::Layer => scope.get_if_there(width, "bias")?,
-            NormKind::Rms => None,
+        let weight = scope.get_f32(width, "weight")?;
+        let bias = match (options.kind, scope.has("bias")) {
+            (NormKind::Layer, true) => scope.get_f32(width, "bias")?,
+            _ => zeros(scope, width)?,
         };
-        let bias = bias.map_or_else(|| zeros(scope, width), Ok)?;
-        Ok(Self { weight, bias, options })
+        norm::Weights::new(options.kind, &weight, &bias, options.eps)
+            .map(Self)
+            .map_err(|e| classify(e, "cannot prepare a norm"))
+    }
+
+    /// What the kernels take.
+    pub(crate) fn weights(&self) -> &norm::Weights {
+        &self.0
+    }
+
+    /// What the kernels take, for norms that become part of another operation.
+    pub(crate) fn into_weights(self) -> norm::Weights {
+        self.0
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        norm::forward(self.options.kind, x, &self.weight, &self.bias, self.options.eps)
+        norm::forward(x, &self.0, None)
     }
-}
 
-/// Divides every vector of the last dimension by its length; a zero vector stays zero.
-pub(crate) fn unit_vectors(x: &Tensor) -> Result<Tensor> {
-    // An RMS norm whose weight turns the root mean square into the length.
-    let width = x.dim(D::Minus1)?;
-    let weight = Tensor::full((width as f32).powf(-0.5), width, x.device())?.to_dtype(x.dtype())?;
-    norm::forward(NormKind::Rms, x, &weight, &weight.zeros_like()?, f64::from(f32::MIN_POSITIVE))
+    /// `residual + norm(x)`.
+    pub(crate) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        norm::forward(x, &self.0, Some(residual))
+    }
 }

@@ -1,17 +1,30 @@
-//! Convolutions whose stride equals their kernel size: a matrix product over patches.
+//! Convolutions whose stride equals their kernel size: a linear map of patches.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::Linear;
 use super::linear::zeros;
+use super::{Linear, Norm};
 use crate::device::classify;
 use crate::error;
 use crate::weights::Scope;
+
+/// What a network's first layer makes of the bytes of a picture: `(x / 255 - mean) / std`, in the
+/// order of the channels that it was trained with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PixelScale {
+    /// For each channel of the network's input.
+    pub(crate) mean: [f32; 3],
+    /// As `mean`.
+    pub(crate) std: [f32; 3],
+    /// Whether the network's first channel is blue; pictures always start with red.
+    pub(crate) bgr: bool,
+}
 
 /// Cuts a picture into patches and maps each of them linearly.
 pub(crate) struct PatchEmbed {
     projection: Linear,
     patch: (usize, usize),
+    dtype: DType,
 }
 
 impl PatchEmbed {
@@ -23,32 +36,52 @@ impl PatchEmbed {
         patch: (usize, usize),
         has_bias: bool,
     ) -> error::Result<Self> {
-        let weight = scope
-            .get((n, channels, patch.0, patch.1), "weight")?
-            .permute((0, 2, 3, 1))
-            .and_then(|weight| weight.contiguous()?.flatten_from(1))
+        let weight = scope.get((n, channels, patch.0, patch.1), "weight")?;
+        let bias = if has_bias { scope.get_f32(n, "bias")? } else { zeros(scope, n)? };
+        let weight = channels_last(&weight)
+            .and_then(|weight| weight.flatten_from(1))
             .map_err(|e| classify(e, "cannot lay out a convolution"))?;
-        let bias = if has_bias { scope.get(n, "bias")? } else { zeros(scope, n)? };
-        Ok(Self { projection: Linear::new(weight, bias), patch })
+        Ok(Self { projection: Linear::new(&weight, &bias)?, patch, dtype: scope.dtype() })
     }
 
-    /// A picture `(b, c, h, w)` to `(b, h / ph, w / pw, n)`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_channels_last(&x.permute((0, 2, 3, 1))?)
+    /// As [`load`](Self::load) for the pixels of a picture as bytes: their scale becomes part of the
+    /// weights.
+    pub(crate) fn load_pixels(
+        scope: &Scope<'_>,
+        n: usize,
+        patch: (usize, usize),
+        has_bias: bool,
+        pixels: &PixelScale,
+    ) -> error::Result<Self> {
+        // In f32 whatever the precision is: bytes less their mean need more bits than bfloat16 has.
+        let weight = scope.get_f32((n, 3, patch.0, patch.1), "weight")?;
+        let bias = if has_bias { scope.get_f32(n, "bias")? } else { zeros(scope, n)? };
+        let fold = || -> Result<(Tensor, Tensor)> {
+            let channel =
+                |values: [f32; 3]| Tensor::new(&values, weight.device())?.reshape((1, 3, 1, 1));
+            let factor = channel(pixels.std.map(|std| 1.0 / (255.0 * std)))?;
+            let offset = channel([0, 1, 2].map(|i| pixels.mean[i] / pixels.std[i]))?;
+            let moved = weight.broadcast_mul(&offset)?.flatten_from(1)?.sum(1)?;
+            let bias = (&bias - moved)?;
+            let mut weight = weight.broadcast_mul(&factor)?;
+            if pixels.bgr {
+                let order = Tensor::new(&[2u32, 1, 0], weight.device())?;
+                weight = weight.index_select(&order, 1)?;
+            }
+            Ok((channels_last(&weight)?.flatten_from(1)?, bias))
+        };
+        let (weight, bias) = fold().map_err(|e| classify(e, "cannot lay out a convolution"))?;
+        Ok(Self { projection: Linear::new(&weight, &bias)?, patch, dtype: scope.dtype() })
     }
 
-    /// `(b, h, w, c)` to `(b, h / ph, w / pw, n)`; rows and columns that do not fill a patch are cut.
-    pub(crate) fn forward_channels_last(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, h, w, c) = x.dims4()?;
-        let (ph, pw) = self.patch;
-        let (gh, gw) = (h / ph, w / pw);
-        let x = x.narrow(1, 0, gh * ph)?.narrow(2, 0, gw * pw)?.contiguous()?;
-        let patches = x.reshape((b, gh, ph, gw, pw, c))?.permute([0, 1, 3, 2, 4, 5])?.reshape((
-            b,
-            gh,
-            gw,
-            ph * pw * c,
-        ))?;
-        self.projection.forward(&patches)
+    /// `(b, h, w, c)` to `(b, h / ph, w / pw, n)`; rows and columns that do not fill a patch are
+    /// cut. `norm` is applied to every pixel first.
+    pub(crate) fn forward(&self, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+        self.projection.forward_patches(x, norm, self.patch, self.dtype)
     }
+}
+
+/// `(n, c, h, w)` to `(n, h, w, c)`.
+fn channels_last(weight: &Tensor) -> Result<Tensor> {
+    weight.permute((0, 2, 3, 1))?.contiguous()
 }

@@ -1,6 +1,6 @@
 //! Pooling of tokens or grids to one feature vector, as timm's `global_pool` names it.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// How the tokens of a picture become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,15 @@ impl Pooling {
         }
     }
 
+    /// In `f32`: the mean of hundreds of tokens needs it.
     fn apply(self, tokens: &Tensor) -> Result<Tensor> {
+        let tokens = &match self {
+            Self::Token => tokens.narrow(1, 0, 1)?,
+            _ => tokens.clone(),
+        };
+        let tokens = &tokens.to_dtype(DType::F32)?;
         match self {
-            Self::Token => tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous(),
+            Self::Token => tokens.squeeze(1)?.contiguous(),
             Self::Average => tokens.mean(1),
             Self::Max => tokens.max(1),
             Self::AverageMax => (tokens.mean(1)? + tokens.max(1)?)? * 0.5,
@@ -37,7 +43,7 @@ impl Pooling {
     }
 }
 
-/// `(b, n, c)` to `(b, c)`. The first `prefix` tokens are no patches: all but [`Pooling::Token`]
+/// `(b, n, c)` to `(b, c)` in `f32`. The first `prefix` tokens are no patches: all but [`Pooling::Token`]
 /// leave them out.
 pub(crate) fn pool_tokens(tokens: &Tensor, pooling: Pooling, prefix: usize) -> Result<Tensor> {
     if pooling == Pooling::Token || prefix == 0 {
@@ -47,7 +53,7 @@ pub(crate) fn pool_tokens(tokens: &Tensor, pooling: Pooling, prefix: usize) -> R
     pooling.apply(&tokens.narrow(1, prefix, patches)?.contiguous()?)
 }
 
-/// `(b, h, w, c)` to `(b, c)`.
+/// `(b, h, w, c)` to `(b, c)` in `f32`.
 pub(crate) fn pool_grid(grid: &Tensor, pooling: Pooling) -> Result<Tensor> {
     pooling.apply(&grid.flatten(1, 2)?)
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::models::args::Args;
+use crate::nn::PixelScale;
 use crate::weights::ModelDir;
 
 /// Longest side of a network's input: a picture is resized to it whatever the weights are, so a
@@ -62,6 +63,13 @@ pub(crate) struct InputSpec {
     /// Per channel in the network's order, on values of 0 to 1.
     pub(crate) mean: [f32; 3],
     pub(crate) std: [f32; 3],
+}
+
+impl InputSpec {
+    /// What the network's first layer makes of bytes.
+    pub(crate) fn scale(&self) -> PixelScale {
+        PixelScale { mean: self.mean, std: self.std, bgr: self.channels == ChannelOrder::Bgr }
+    }
 }
 
 /// The network and the input of a model.

@@ -179,7 +179,7 @@ fn load_dir(
             labels.len()
         )));
     }
-    let network = archs::load(&config.args, labels.len(), &weights.root())?;
+    let network = archs::load(&config.args, labels.len(), &weights.root(), &config.input.scale())?;
     weights.check_all_taken(is_buffer)?;
     Ok(Loaded { network, labels, input: config.input, placement, known })
 }

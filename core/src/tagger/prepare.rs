@@ -2,12 +2,11 @@
 //!
 //! The steps of the reference (the WD tagger's space): lay the picture over white, pad it to a
 //! centred white square, resample bicubically to the input's side. Prepared pictures stay 8-bit RGB,
-//! a quarter of the size of the floats that the network takes.
+//! which is also what the network's first layer takes.
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
-use super::config::{ChannelOrder, InputSpec};
+use super::config::InputSpec;
 use crate::device::Placement;
 use crate::error;
 use crate::pixels::{Image, resize_padded};
@@ -24,24 +23,11 @@ pub(super) fn prepare(image: &Image, spec: &InputSpec) -> error::Result<Prepared
     resize_padded(&image.to_rgb8_over(WHITE), width, height, spec.size.0, WHITE)
 }
 
-/// Prepared pictures as the network's input `(b, 3, h, w)`.
+/// Prepared pictures as the network's input: bytes `(b, h, w, 3)`. What scale and order of channels
+/// it was trained with is part of its first layer.
 pub(super) fn to_input(batch: &[Prepared], spec: &InputSpec, at: &Placement) -> Result<Tensor> {
     let (height, width) = spec.size;
-    let area = height * width;
-    let mut values = vec![0f32; batch.len() * 3 * area];
-    values.par_chunks_mut(3 * area).zip(batch).for_each(|(values, pixels)| {
-        for (channel, plane) in values.chunks_exact_mut(area).enumerate() {
-            let source = match spec.channels {
-                ChannelOrder::Rgb => channel,
-                ChannelOrder::Bgr => 2 - channel,
-            };
-            let (mean, std) = (spec.mean[channel], spec.std[channel]);
-            for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
-                *value = (f32::from(pixel[source]) / 255.0 - mean) / std;
-            }
-        }
-    });
-    Tensor::from_vec(values, (batch.len(), 3, height, width), &candle_core::Device::Cpu)?
-        .to_dtype(at.dtype())?
+    let pixels = batch.concat();
+    Tensor::from_vec(pixels, (batch.len(), height, width, 3), &candle_core::Device::Cpu)?
         .to_device(at.candle())
 }

@@ -73,7 +73,8 @@ fn networks_equal_timm() {
             let dir = ModelDir::Disk(folder.clone());
             let weights = dir.safetensors("model.safetensors", &Device::Cpu, DType::F32)?;
             let labels = golden["logits"].dim(1).unwrap();
-            let network = archs::load(&config.args, labels, &weights.root())?;
+            let network =
+                archs::load(&config.args, labels, &weights.root(), &config.input.scale())?;
             weights.check_all_taken(|_| false)?;
             let pixels = images(&golden["pixels"]);
             let prepared: Vec<_> = pixels.iter().map(|image| image.pixels().to_vec()).collect();

@@ -73,7 +73,7 @@ impl Weights {
         }
     }
 
-    fn take(&self, name: &str, expected: &Shape) -> Result<Tensor> {
+    fn take(&self, name: &str, expected: &Shape, dtype: DType) -> Result<Tensor> {
         let found = self.shape(name).ok_or_else(|| self.missing(name))?;
         if found != expected.dims() {
             return Err(Error::model_invalid(format!(
@@ -83,9 +83,9 @@ impl Weights {
             .with("file", &self.origin));
         }
         let tensor = match &self.store {
-            Store::Mapped(file) => file.load(name, self.dtype, &self.device),
+            Store::Mapped(file) => file.load(name, dtype, &self.device),
             Store::Made(tensors) => tensors[name]
-                .to_dtype(self.dtype)
+                .to_dtype(dtype)
                 .and_then(|t| t.to_device(&self.device))
                 .map_err(|e| crate::device::classify(e, "cannot load a tensor")),
         }
@@ -142,16 +142,13 @@ impl Scope<'_> {
 
     /// The tensor `name` of exactly this shape.
     pub(crate) fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
-        self.weights.take(&self.full(name), &shape.into())
+        self.weights.take(&self.full(name), &shape.into(), self.weights.dtype)
     }
 
-    /// The tensor `name`, or `None` if the checkpoint has none.
-    pub(crate) fn get_if_there(
-        &self,
-        shape: impl Into<Shape>,
-        name: &str,
-    ) -> Result<Option<Tensor>> {
-        if self.has(name) { self.get(shape, name).map(Some) } else { Ok(None) }
+    /// As [`get`](Self::get), in `f32` whatever the precision is: for tensors that are small and
+    /// decide about accuracy.
+    pub(crate) fn get_f32(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
+        self.weights.take(&self.full(name), &shape.into(), DType::F32)
     }
 
     /// Whether the checkpoint has a tensor `name`.

@@ -1,16 +1,17 @@
 //! Activation functions, by the names that timm uses in `act_layer`.
 //!
-//! On the CPU they are evaluated with polynomials that the compiler turns into vector
-//! instructions; the error against the exact functions is stated at each of them in `cpu.rs`.
+//! On the CPU they are evaluated with polynomials on vectors; the error against the exact functions
+//! is stated at each of them in `cpu/math.rs`. Most calls are part of a linear layer.
 
 pub(super) mod cpu;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::host;
+use super::cpu::Values;
+use super::host::{self, Held};
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,25 +47,17 @@ impl Activation {
     /// The function applied to every value.
     pub(crate) fn forward(self, x: &Tensor) -> Result<Tensor> {
         if self == Self::Identity {
-            Ok(x.clone())
-        } else if host::is_f32_on_cpu(x) {
-            x.contiguous()?.apply_op1_no_bwd(&Op(self))
-        } else {
-            reference::forward(self, x)
+            return Ok(x.clone());
         }
-    }
-}
-
-struct Op(Activation);
-
-impl CustomOp1 for Op {
-    fn name(&self) -> &'static str {
-        "activation"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut values = host::slice(storage, layout)?.to_vec();
-        cpu::apply(self.0, &mut values);
-        Ok((CpuStorage::F32(values), layout.shape().clone()))
+        if !(host::takes(x) && x.dtype() == DType::F32) {
+            return reference::forward(self, x);
+        }
+        let x = x.contiguous()?;
+        let mut values = match Held::new(&x).values()? {
+            Values::F32(values) => values.to_vec(),
+            _ => candle_core::bail!("expected f32 values"),
+        };
+        cpu::apply(host::isa()?, self, &mut values);
+        Tensor::from_vec(values, x.shape(), x.device())
     }
 }

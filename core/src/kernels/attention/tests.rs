@@ -1,43 +1,159 @@
-use super::super::testing::{assert_close, values};
-use super::{forward, reference};
+use candle_core::{DType, Device, Tensor};
 
-#[test]
-fn agrees_with_the_reference_over_odd_shapes() {
-    for (b, h, n, m, d) in
-        [(1, 1, 1, 1, 1), (2, 3, 5, 7, 4), (1, 2, 130, 130, 32), (3, 1, 64, 65, 8), (0, 2, 3, 3, 4)]
-    {
-        let q = (values(&[b, h, n, d], 1) * 3.0).unwrap();
-        let (k, v) = (values(&[b, h, m, d], 2), values(&[b, h, m, d], 3));
-        let found = forward(&q, &k, &v, 0.5, None).unwrap();
-        if b == 0 {
-            assert_eq!(found.dims(), &[0, n, h, d]);
-            continue;
-        }
-        let expected = reference::forward(&q, &k, &v, 0.5, None).unwrap();
-        assert_close(&found, &expected, 2e-6, &format!("{:?}", (b, h, n, m, d)));
-    }
+use super::super::norm::{self, Kind};
+use super::super::testing::{assert_close, on_every_isa, rounded, values};
+use super::{Options, Rotation, Windows, forward, reference};
+
+fn options(scale: f32) -> Options {
+    Options { scale: vec![scale], ..Options::default() }
+}
+
+/// Both results.
+fn both(
+    [q, k, v]: [&Tensor; 3],
+    options: &Options,
+    rotation: Option<&Rotation>,
+) -> (Tensor, Tensor) {
+    let found = forward(q, k, v, options, rotation).unwrap();
+    let heads = q.dim(1).unwrap();
+    let scale = match options.scale[..] {
+        [one] => vec![one; heads],
+        _ => options.scale.clone(),
+    };
+    (found, reference::forward(q, k, v, options, &scale, rotation).unwrap())
 }
 
 #[test]
-fn windows_share_their_biases() {
-    let (q, k) = (values(&[6, 2, 9, 4], 1), values(&[6, 2, 9, 4], 2));
-    let v = values(&[6, 2, 9, 4], 3);
-    for w in [1, 2, 3, 6] {
-        let bias = (values(&[w, 2, 9, 9], 4) * 10.0).unwrap();
-        let found = forward(&q, &k, &v, 1.0, Some(&bias)).unwrap();
-        let expected = reference::forward(&q, &k, &v, 1.0, Some(&bias)).unwrap();
-        assert_close(&found, &expected, 2e-6, &format!("{w} windows"));
-    }
-    assert!(forward(&q, &k, &v, 1.0, Some(&values(&[4, 2, 9, 9], 4))).is_err());
+fn agrees_with_the_reference_over_odd_shapes() {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (2, 3, 5, 7, 4),
+        (1, 2, 130, 130, 32),
+        (3, 1, 64, 65, 8),
+        (1, 1, 300, 700, 64),
+        (1, 2, 17, 513, 33),
+        (1, 1, 40, 257, 128),
+    ];
+    on_every_isa(|isa| {
+        for (b, h, n, m, d) in shapes {
+            let q = (values(&[b, h, n, d], 1) * 3.0).unwrap();
+            let (k, v) = (values(&[b, h, m, d], 2), values(&[b, h, m, d], 3));
+            let (found, expected) = both([&q, &k, &v], &options(0.5), None);
+            assert_close(&found, &expected, 3e-6, &format!("{isa:?} {:?}", (b, h, n, m, d)));
+        }
+    });
+}
+
+#[test]
+fn of_nothing_is_nothing() {
+    on_every_isa(|_| {
+        for (b, h, n, m, d) in [(0, 2, 3, 3, 4), (1, 0, 3, 3, 4), (1, 2, 0, 3, 4), (1, 2, 3, 0, 4)]
+        {
+            let (q, k) = (values(&[b, h, n, d], 1), values(&[b, h, m, d], 2));
+            let found = forward(&q, &k, &k, &options(1.0), None).unwrap();
+            assert_eq!(found.dims(), &[b, n, h * d]);
+        }
+    });
+}
+
+#[test]
+fn large_scores_in_any_order_do_not_overflow() {
+    on_every_isa(|isa| {
+        for sign in [1.0, -1.0] {
+            let k = Tensor::arange(0f32, 600.0, &Device::Cpu).unwrap();
+            let k = (k * sign).unwrap().reshape((1, 1, 600, 1)).unwrap();
+            let (q, v) = (values(&[1, 1, 3, 1], 1), values(&[1, 1, 600, 1], 3));
+            let (found, expected) = both([&q, &k, &v], &options(3.0), None);
+            assert_close(&found, &expected, 1e-5, &format!("{isa:?} {sign}"));
+        }
+    });
+}
+
+#[test]
+fn biases_scales_norms_and_rotations() {
+    on_every_isa(|isa| {
+        let (b, h, n, d) = (2, 3, 21, 12);
+        let q = (values(&[b, h, n, d], 1) * 3.0).unwrap();
+        let (k, v) = (values(&[b, h, n, d], 2), values(&[b, h, n, d], 3));
+        let norm = |seed| {
+            norm::Weights::new(Kind::Layer, &values(&[d], seed), &values(&[d], seed + 1), 1e-6)
+        };
+        let norms = Some((norm(5).unwrap(), norm(7).unwrap()));
+        let bias = Some((values(&[h, n, n], 9) * 10.0).unwrap());
+        let options = Options { scale: vec![0.3, 1.0, 7.0], norms, bias, windows: None };
+        for prefix in [0, 1, 5, n] {
+            let angles = (values(&[n - prefix, d], 11) * 3.0).unwrap();
+            let rotation =
+                Rotation { sin: angles.sin().unwrap(), cos: angles.cos().unwrap(), prefix };
+            let (found, expected) = both([&q, &k, &v], &options, Some(&rotation));
+            assert_close(&found, &expected, 2e-5, &format!("{isa:?} {prefix}"));
+        }
+        assert!(
+            forward(
+                &q,
+                &k,
+                &v,
+                &self::options(1.0),
+                Some(&Rotation {
+                    sin: values(&[n, d - 2], 1),
+                    cos: values(&[n, d - 2], 1),
+                    prefix: 0,
+                })
+            )
+            .is_err()
+        );
+    });
+}
+
+#[test]
+fn windows_keep_tokens_apart() {
+    on_every_isa(|isa| {
+        let (b, h, n, d) = (2, 2, 36, 8);
+        let [q, k, v] = [1, 2, 3].map(|seed| values(&[b, h, n, d], seed));
+        for length in [1, 6, 9, 36] {
+            // A fixed disorder: 5 and 36 have no common factor.
+            let tokens: Vec<u32> = (0..n as u32).map(|i| (5 * i + 3) % n as u32).collect();
+            let tokens = Tensor::from_vec(tokens, (n / length, length), &Device::Cpu).unwrap();
+            let regions: Vec<f32> = (0..n).map(|i| (i % 4 / 2) as f32).collect();
+            let regions = Tensor::from_vec(regions, (n / length, length), &Device::Cpu).unwrap();
+            for regions in [None, Some(regions)] {
+                let bias = Some((values(&[h, length, length], 4) * 10.0).unwrap());
+                let windows = Some(Windows::new(tokens.clone(), regions).unwrap());
+                let options = Options { scale: vec![1.0], norms: None, bias, windows };
+                let (found, expected) = both([&q, &k, &v], &options, None);
+                assert_close(&found, &expected, 3e-6, &format!("{isa:?} {length}"));
+            }
+        }
+    });
+    let twice = Tensor::new(&[[0u32, 1], [1, 2]], &Device::Cpu).unwrap();
+    assert!(Windows::new(twice, None).is_err());
+}
+
+#[test]
+fn bfloat16_is_exact_but_for_rounding() {
+    on_every_isa(|isa| {
+        for (n, m, d) in [(1, 1, 1), (33, 300, 40), (64, 64, 64)] {
+            let [q, k, v] = [(1, n), (2, m), (3, m)].map(|(seed, n)| values(&[1, 2, n, d], seed));
+            let low = [&q, &k, &v].map(|x| x.to_dtype(DType::BF16).unwrap());
+            let found = forward(&low[0], &low[1], &low[2], &options(0.4), None).unwrap();
+            let exact = low.map(|x| rounded(&x));
+            let (_, expected) = both([&exact[0], &exact[1], &exact[2]], &options(0.4), None);
+            assert_close(&rounded(&found), &expected, 8e-3, &format!("{isa:?} {n} {m} {d}"));
+        }
+    });
 }
 
 #[test]
 fn takes_permuted_views_of_one_packed_tensor() {
-    // (b, n, 3, h, d), as one matrix product for q, k and v leaves it.
-    let packed = values(&[2, 70, 3, 4, 8], 5).permute((2, 0, 3, 1, 4)).unwrap();
-    let [q, k, v] = [0, 1, 2].map(|i| packed.get(i).unwrap());
-    let found = forward(&q, &k, &v, 0.35, None).unwrap();
-    let expected = reference::forward(&q, &k, &v, 0.35, None).unwrap();
-    assert_close(&found, &expected, 2e-6, "packed");
-    assert!(forward(&q, &k.narrow(1, 0, 2).unwrap(), &v, 0.35, None).is_err());
+    on_every_isa(|isa| {
+        // (b, n, 3, h, d), as one matrix product for q, k and v leaves it.
+        let packed = values(&[2, 70, 3, 4, 8], 5).permute((2, 0, 3, 1, 4)).unwrap();
+        let [q, k, v] = [0, 1, 2].map(|i| packed.get(i).unwrap());
+        let (found, expected) = both([&q, &k, &v], &options(0.35), None);
+        assert_close(&found, &expected, 2e-6, &format!("{isa:?} packed"));
+        let turned = values(&[2, 4, 8, 70], 6).transpose(2, 3).unwrap();
+        let (found, expected) = both([&turned, &k, &v], &options(0.35), None);
+        assert_close(&found, &expected, 2e-6, &format!("{isa:?} rows with gaps"));
+        assert!(forward(&q, &k.narrow(1, 0, 2).unwrap(), &v, &options(0.35), None).is_err());
+    });
 }

@@ -9,47 +9,36 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::host;
+use super::host::{self, Held};
 
 /// The convolution; see the module for shapes.
 pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    if host::is_f32_on_cpu(x) {
-        x.contiguous()?.apply_op3_no_bwd(weight, bias, &Op)
-    } else {
-        reference::forward(x, weight, bias)
+    let dims = x.dims4()?;
+    let (side, width, channels) = weight.dims3()?;
+    if side != width || side % 2 == 0 || channels != dims.3 || bias.dims() != [channels] {
+        candle_core::bail!(
+            "depthwise convolution of {dims:?} with {:?}, bias {:?}",
+            weight.dims(),
+            bias.dims()
+        );
     }
-}
-
-struct Op;
-
-impl CustomOp3 for Op {
-    fn name(&self) -> &'static str {
-        "depthwise-conv"
+    if !(host::takes(x) && x.dtype() != DType::U8) {
+        return reference::forward(x, weight, bias);
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let dims = x_layout.shape().dims4()?;
-        let (side, width, channels) = weight_layout.shape().dims3()?;
-        let bias = host::slice(bias, bias_layout)?;
-        if side != width || side % 2 == 0 || channels != dims.3 || bias.len() != channels {
-            candle_core::bail!(
-                "depthwise convolution of {dims:?} with {:?}, bias {}",
-                weight_layout.dims(),
-                bias.len()
-            );
-        }
-        let weight = host::slice(weight, weight_layout)?;
-        let values = cpu::forward(host::slice(x, x_layout)?, dims, weight, side, bias);
-        Ok((CpuStorage::F32(values), x_layout.shape().clone()))
+    let x = x.contiguous()?;
+    // The sums are taken in f32 whatever the type of the input is.
+    let float = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
+    let (weight, bias) = (float(weight)?, float(bias)?);
+    let (held, weight, bias) = (Held::new(&x), Held::new(&weight), Held::new(&bias));
+    // SAFETY: the implementation writes every pixel.
+    unsafe {
+        host::filled(x.dtype(), dims, |out| {
+            let (weight, bias) = (weight.floats()?, bias.floats()?);
+            let (isa, x) = (host::isa()?, held.values()?);
+            cpu::Call { isa, x, dims, weight, side, bias, out }.run();
+            Ok(())
+        })
     }
 }

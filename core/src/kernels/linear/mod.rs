@@ -1,60 +1,136 @@
-//! `activation(x W^T + b)`: `x` is `(b, .., k)`, `W` is `(n, k)` as checkpoints store it, the result
-//! is `(b, .., n)`. What one batch entry gives does not depend on the others, to the last bit.
+//! `combine(activation(norm(x) W^T + b))`: `x` is `(b, .., k)`, `W` is `(n, k)` as checkpoints store
+//! it, the result is `(b, .., n)`. What one row gives does not depend on the others, to the last bit.
+//!
+//! - `norm` is applied to the rows of `x`, or to every pixel of a patch.
+//! - With `patch`, `x` is a picture `(b, h, w, c)` and the rows are its patches, rows of pixels
+//!   first: `k = ph pw c`, and the result is `(b, h / ph, w / pw, n)`. Rows and columns that do not
+//!   fill a patch are left out. This is a convolution whose stride is its size.
+//! - `combine` adds a tensor of the result's shape (a residual), or multiplies by it (a gate).
+//!
+//! Weights are prepared once, at load, in the layout that the device wants; the tensors they came
+//! from can go. Bytes are taken as the numbers 0 to 255.
 
 mod cpu;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::activation::Activation;
-use super::host;
+use super::cpu::Patches;
+use super::host::{self, Held};
+use super::norm;
 
-/// The linear map of the last dimension, with its activation.
-pub(crate) fn forward(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    activation: Activation,
-) -> Result<Tensor> {
-    if host::is_f32_on_cpu(x) {
-        x.contiguous()?.apply_op3_no_bwd(weight, bias, &Op(activation))
-    } else {
-        reference::forward(x, weight, bias, activation)
+/// A weight matrix and its bias, ready for use.
+pub(crate) struct Weights(Kind);
+
+enum Kind {
+    Packed(cpu::Packed),
+    Tensors { weight: Tensor, bias: Tensor },
+}
+
+impl Weights {
+    /// Prepares `weight` `(n, k)` and `bias` `(n)`.
+    pub(crate) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let (n, k) = weight.dims2()?;
+        if bias.dims() != [n] {
+            candle_core::bail!("weights {:?} with bias {:?}", weight.dims(), bias.dims());
+        }
+        if !host::takes(weight) {
+            return Ok(Self(Kind::Tensors { weight: weight.clone(), bias: bias.clone() }));
+        }
+        let (weight, bias) = (weight.contiguous()?, bias.to_dtype(DType::F32)?.contiguous()?);
+        let (held, bias) = (Held::new(&weight), Held::new(&bias));
+        let format = host::format(weight.dtype());
+        let packed = cpu::Packed::new(host::isa()?, format, held.values()?, k, bias.floats()?);
+        Ok(Self(Kind::Packed(packed)))
     }
 }
 
-struct Op(Activation);
+/// What is done to the result at the end.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Combine<'a> {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// The tensor is added.
+    Add(&'a Tensor),
+    /// The result is multiplied by the tensor.
+    Multiply(&'a Tensor),
+}
 
-impl CustomOp3 for Op {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
+/// What goes before and after the product.
+#[derive(Clone, Copy)]
+pub(crate) struct Options<'a> {
+    pub(crate) norm: Option<&'a norm::Weights>,
+    pub(crate) patch: Option<(usize, usize)>,
+    pub(crate) activation: Activation,
+    pub(crate) combine: Combine<'a>,
+    /// The type of the result.
+    pub(crate) dtype: DType,
+}
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (n, k) = weight_layout.shape().dims2()?;
-        let mut dims = x_layout.dims().to_vec();
-        let bias = host::slice(bias, bias_layout)?;
-        if dims.last() != Some(&k) || bias.len() != n {
-            candle_core::bail!("linear of {dims:?} with weights {n} x {k}, bias {}", bias.len());
-        }
-        if let Some(last) = dims.last_mut() {
-            *last = n;
-        }
-        let x = host::slice(x, x_layout)?;
-        let weight = host::slice(weight, weight_layout)?;
-        // All but the first and the last dimension are the rows of one batch entry.
-        let rows = dims.get(1..dims.len() - 1).map_or(1, |inner| inner.iter().product());
-        let values = cpu::forward(x, rows, weight, bias, self.0);
-        Ok((CpuStorage::F32(values), Shape::from(dims)))
+/// The linear map of the last dimension; see the module.
+pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> Result<Tensor> {
+    let packed = match &weights.0 {
+        Kind::Packed(packed) => packed,
+        Kind::Tensors { weight, bias } => return reference::forward(x, weight, bias, options),
+    };
+    let (mut dims, patches, k) = shape(x, options.patch)?;
+    if k != packed.k() {
+        candle_core::bail!("linear of {:?} with weights {} x {}", x.dims(), packed.n(), packed.k());
     }
+    let rows = dims.iter().product();
+    dims.push(packed.n());
+    let x = x.contiguous()?;
+    let held = Held::new(&x);
+    let other = match options.combine {
+        Combine::Keep => None,
+        Combine::Add(other) | Combine::Multiply(other) => {
+            if other.dims() != dims {
+                candle_core::bail!("combining {dims:?} with {:?}", other.dims());
+            }
+            Some(other.contiguous()?)
+        }
+    };
+    let other = other.as_ref().map(Held::new);
+    let other = other.as_ref().map(Held::values).transpose()?;
+    let combine = match (options.combine, other) {
+        (Combine::Add(_), Some(values)) => cpu::Combine::Add(values),
+        (Combine::Multiply(_), Some(values)) => cpu::Combine::Multiply(values),
+        _ => cpu::Combine::Keep,
+    };
+    let norm = options.norm.map(norm::Weights::hold);
+    let norm = norm.as_ref().map(norm::HeldWeights::arguments).transpose()?;
+    if let Some(norm) = &norm
+        && !k.is_multiple_of(norm.weight.len().max(1))
+    {
+        candle_core::bail!("a norm of width {} before a linear layer of {k}", norm.weight.len());
+    }
+    let x = held.values()?;
+    let activation = options.activation;
+    // SAFETY: the implementation writes every row.
+    unsafe {
+        host::filled(options.dtype, dims, |out| {
+            cpu::Call { x, patches, norm, weights: packed, rows, activation, combine, out }.run();
+            Ok(())
+        })
+    }
+}
+
+/// All but the last dimension of the result, how its rows are cut out of `x`, and their length.
+fn shape(
+    x: &Tensor,
+    patch: Option<(usize, usize)>,
+) -> Result<(Vec<usize>, Option<Patches>, usize)> {
+    let Some(size) = patch else {
+        let mut dims = x.dims().to_vec();
+        let k = dims.pop().unwrap_or(0);
+        return Ok((dims, None, k));
+    };
+    let (b, height, width, channels) = x.dims4()?;
+    let patches = Patches { height, width, channels, size };
+    let (down, across) = patches.grid();
+    Ok((vec![b, down, across], Some(patches), size.0 * size.1 * channels))
 }

@@ -1,10 +1,29 @@
+use candle_core::{DType, Device, Tensor};
+
 use super::super::activation::Activation;
-use super::super::testing::{assert_close, values};
-use super::{forward, reference};
+use super::super::norm::{self, Kind};
+use super::super::testing::{assert_close, on_every_isa, rounded, values};
+use super::{Combine, Options, Weights, forward, reference};
+
+const PLAIN: Options<'static> = Options {
+    norm: None,
+    patch: None,
+    activation: Activation::Identity,
+    combine: Combine::Keep,
+    dtype: DType::F32,
+};
+
+/// Both results for `x` and values for weights `(n, k)`.
+fn both(x: &Tensor, n: usize, k: usize, options: &Options<'_>) -> (Tensor, Tensor) {
+    let (weight, bias) = (values(&[n, k], 2), values(&[n], 3));
+    let weights = Weights::new(&weight, &bias).unwrap();
+    let found = forward(x, &weights, options).unwrap();
+    (found, reference::forward(x, &weight, &bias, options).unwrap())
+}
 
 #[test]
 fn agrees_with_the_reference_over_odd_shapes() {
-    let shapes: [(&[usize], usize); 7] = [
+    let shapes: [(&[usize], usize); 9] = [
         (&[1, 1], 1),
         (&[5, 3], 7),
         (&[2, 130, 33], 65),
@@ -12,39 +31,132 @@ fn agrees_with_the_reference_over_odd_shapes() {
         (&[300, 17], 5),
         (&[0, 8], 4),
         (&[2, 3, 4, 5], 6),
+        (&[1, 1000, 40], 33),
+        (&[3], 2),
     ];
-    for (shape, n) in shapes {
-        let k = *shape.last().unwrap();
-        let (x, weight, bias) = (values(shape, 1), values(&[n, k], 2), values(&[n], 3));
-        for activation in [Activation::Identity, Activation::GeluTanh, Activation::Relu] {
-            let found = forward(&x, &weight, &bias, activation).unwrap();
-            let expected = reference::forward(&x, &weight, &bias, activation).unwrap();
-            assert_close(&found, &expected, 2e-5, &format!("{shape:?} -> {n} {activation:?}"));
+    on_every_isa(|isa| {
+        for (shape, n) in shapes {
+            let k = *shape.last().unwrap();
+            for activation in [Activation::Identity, Activation::GeluTanh, Activation::Relu] {
+                let (found, expected) =
+                    both(&values(shape, 1), n, k, &Options { activation, ..PLAIN });
+                let what = format!("{isa:?} {shape:?} -> {n} {activation:?}");
+                assert_close(&found, &expected, 2e-5, &what);
+            }
         }
-    }
+    });
 }
 
 #[test]
-fn takes_strided_and_offset_input_and_refuses_other_widths() {
-    let x = values(&[4, 9, 6], 4).transpose(0, 1).unwrap().narrow(0, 2, 5).unwrap();
-    let (weight, bias) = (values(&[3, 6], 5), values(&[3], 6));
-    let found = forward(&x, &weight, &bias, Activation::Identity).unwrap();
-    let expected = reference::forward(&x, &weight, &bias, Activation::Identity).unwrap();
-    assert_close(&found, &expected, 1e-5, "strided");
-    assert!(forward(&x, &values(&[3, 5], 5), &bias, Activation::Identity).is_err());
-    assert!(forward(&x, &weight, &values(&[4], 6), Activation::Identity).is_err());
+fn normalises_adds_and_multiplies() {
+    let norm_of = |kind, width: usize| {
+        norm::Weights::new(kind, &values(&[width], 7), &values(&[width], 8), 1e-6).unwrap()
+    };
+    on_every_isa(|isa| {
+        for (rows, k, n) in [(1, 16, 8), (37, 48, 33), (300, 21, 70)] {
+            let x = (values(&[2, rows, k], 1) * 3.0).unwrap();
+            let other = values(&[2, rows, n], 4);
+            for kind in [Kind::Layer, Kind::Rms] {
+                let norm = norm_of(kind, k);
+                for combine in [Combine::Keep, Combine::Add(&other), Combine::Multiply(&other)] {
+                    let options = Options { norm: Some(&norm), combine, ..PLAIN };
+                    let (found, expected) = both(&x, n, k, &options);
+                    let what = format!("{isa:?} {kind:?} {rows} {k} {n}");
+                    assert_close(&found, &expected, 4e-5, &what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn cuts_patches_out_of_pictures_of_floats_and_bytes() {
+    let norm = norm::Weights::new(Kind::Layer, &values(&[5], 7), &values(&[5], 8), 1e-6).unwrap();
+    on_every_isa(|isa| {
+        for (size, picture) in
+            [((2, 2), (4, 6)), ((2, 3), (7, 7)), ((1, 1), (3, 2)), ((4, 4), (9, 17))]
+        {
+            let x = values(&[2, picture.0, picture.1, 5], 1);
+            let k = size.0 * size.1 * 5;
+            for norm in [None, Some(&norm)] {
+                let options = Options { patch: Some(size), norm, ..PLAIN };
+                let (found, expected) = both(&x, 9, k, &options);
+                assert_close(&found, &expected, 3e-5, &format!("{isa:?} {size:?} of {picture:?}"));
+            }
+            let bytes = ((&x + 1.0).unwrap() * 127.0).unwrap().to_dtype(DType::U8).unwrap();
+            let options = Options { patch: Some(size), ..PLAIN };
+            let (found, expected) = both(&bytes, 9, k, &options);
+            assert_close(&found, &expected, 4e-3, &format!("{isa:?} bytes {size:?}"));
+        }
+    });
+}
+
+#[test]
+fn bfloat16_is_exact_but_for_rounding() {
+    on_every_isa(|isa| {
+        for (rows, k, n) in [(1, 1, 1), (5, 33, 70), (130, 100, 40), (784, 64, 96)] {
+            let x = values(&[rows, k], 1).to_dtype(DType::BF16).unwrap();
+            let weight = values(&[n, k], 2).to_dtype(DType::BF16).unwrap();
+            let (bias, other) = (values(&[n], 3), rounded(&values(&[rows, n], 4)));
+            let weights = Weights::new(&weight, &bias).unwrap();
+            // In f32: only the order of the sums differs.
+            let options = Options { combine: Combine::Add(&other), ..PLAIN };
+            let found = forward(&x, &weights, &options).unwrap();
+            let (x32, weight) = (rounded(&x), rounded(&weight));
+            let expected = reference::forward(&x32, &weight, &bias, &options).unwrap();
+            assert_close(&found, &expected, 4e-5, &format!("{isa:?} {rows} {k} {n}"));
+            // To bfloat16: half a unit of the last of its 8 bits.
+            let other = other.to_dtype(DType::BF16).unwrap();
+            let options = Options { combine: Combine::Add(&other), dtype: DType::BF16, ..PLAIN };
+            let found = forward(&x, &weights, &options).unwrap();
+            assert_eq!(found.dtype(), DType::BF16);
+            assert_close(&rounded(&found), &rounded(&expected), 0.13, &format!("{isa:?} bf16"));
+        }
+    });
+}
+
+#[test]
+fn takes_strided_and_offset_input_and_refuses_what_does_not_fit() {
+    on_every_isa(|_| {
+        let x = values(&[4, 9, 6], 4).transpose(0, 1).unwrap().narrow(0, 2, 5).unwrap();
+        let other = values(&[3, 5, 4], 5).permute((1, 2, 0)).unwrap();
+        let (found, expected) = both(&x, 3, 6, &Options { combine: Combine::Add(&other), ..PLAIN });
+        assert_close(&found, &expected, 1e-5, "strided");
+        let weights = Weights::new(&values(&[3, 5], 5), &values(&[3], 6)).unwrap();
+        assert!(forward(&x, &weights, &PLAIN).is_err());
+        assert!(Weights::new(&values(&[3, 5], 5), &values(&[4], 6)).is_err());
+        let x = values(&[2, 5], 1);
+        let other = values(&[2, 4], 1);
+        assert!(
+            forward(&x, &weights, &Options { combine: Combine::Add(&other), ..PLAIN }).is_err()
+        );
+        let norm =
+            norm::Weights::new(Kind::Layer, &values(&[3], 1), &values(&[3], 1), 0.1).unwrap();
+        assert!(forward(&x, &weights, &Options { norm: Some(&norm), ..PLAIN }).is_err());
+    });
 }
 
 #[test]
 fn an_entry_does_not_depend_on_its_neighbours() {
-    let (weight, bias) = (values(&[65, 48], 2), values(&[65], 3));
-    for rows in [1, 5, 130, 784] {
-        let x = values(&[7, rows, 48], 4);
-        let all = forward(&x, &weight, &bias, Activation::GeluErf).unwrap();
-        for i in 0..7 {
-            let one = x.narrow(0, i, 1).unwrap();
-            let found = forward(&one, &weight, &bias, Activation::GeluErf).unwrap();
-            assert_close(&found, &all.narrow(0, i, 1).unwrap(), 0.0, &format!("{rows} rows"));
+    let weights = Weights::new(&values(&[65, 48], 2), &values(&[65], 3)).unwrap();
+    let options = Options { activation: Activation::GeluErf, ..PLAIN };
+    on_every_isa(|isa| {
+        for rows in [1, 5, 130, 784] {
+            let x = values(&[7, rows, 48], 4);
+            let all = forward(&x, &weights, &options).unwrap();
+            for i in 0..7 {
+                let found = forward(&x.narrow(0, i, 1).unwrap(), &weights, &options).unwrap();
+                let expected = all.narrow(0, i, 1).unwrap();
+                assert_close(&found, &expected, 0.0, &format!("{isa:?} {rows} rows"));
+            }
         }
-    }
+    });
+}
+
+#[test]
+fn weights_without_outputs_give_nothing() {
+    let weight = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
+    let bias = Tensor::zeros(0, DType::F32, &Device::Cpu).unwrap();
+    let weights = Weights::new(&weight, &bias).unwrap();
+    assert!(forward(&values(&[3, 4], 1), &weights, &PLAIN).is_ok_and(|y| y.dims() == [3, 0]));
 }

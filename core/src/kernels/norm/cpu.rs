@@ -1,47 +1,66 @@
-//! Normalisation of `f32` rows in place: one pass for the statistics, one for the result.
+//! Normalisation on the CPU, a few rows for each task.
 
 use rayon::prelude::*;
 
+use super::super::cpu::{Isa, Kernel, NormArgs, Simd, Sink, Values, run};
 use super::super::host;
-use super::Kind;
 
-/// Sums are kept in this many lanes so that they vectorise and lose less precision.
-const LANES: usize = 16;
-
-pub(super) fn forward(kind: Kind, values: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let width = weight.len();
+/// Normalises rows of the weight's length; `residual`, if any, has as many values as `x`, and `out`
+/// room for as many.
+pub(super) fn forward(
+    isa: Isa,
+    x: Values<'_>,
+    norm: &NormArgs<'_>,
+    residual: Option<Values<'_>>,
+    out: Sink,
+) {
+    let width = norm.weight.len();
     if width == 0 {
         return;
     }
-    let rows = host::rows_per_task(values.len() / width, width);
-    values.par_chunks_mut(rows * width).for_each(|chunk| {
-        for row in chunk.chunks_exact_mut(width) {
-            normalise(kind, row, weight, bias, eps);
-        }
+    assert!(residual.is_none_or(|residual| residual.len() == x.len()) && out.len() == x.len());
+    assert!(x.len().is_multiple_of(width) && norm.bias.len() == width);
+    let rows = x.len() / width;
+    let each = host::rows_per_task(rows, width);
+    (0..rows.div_ceil(each)).into_par_iter().for_each(|task| {
+        let rows = task * each..rows.min((task + 1) * each);
+        run(isa, Rows { x, norm, residual, out, rows });
     });
 }
 
-fn normalise(kind: Kind, row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let count = row.len() as f32;
-    let mean = match kind {
-        Kind::Layer => sum(row, |x| x) / count,
-        Kind::Rms => 0.0,
-    };
-    let variance = sum(row, |x| (x - mean) * (x - mean)) / count;
-    let scale = 1.0 / (variance + eps).sqrt();
-    for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-        *x = (*x - mean) * scale * weight + bias;
-    }
+struct Rows<'a> {
+    x: Values<'a>,
+    norm: &'a NormArgs<'a>,
+    residual: Option<Values<'a>>,
+    out: Sink,
+    rows: std::ops::Range<usize>,
 }
 
-fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().map(|x| term(*x)).sum();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += term(*x);
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let width = self.norm.weight.len();
+        let padded = width.next_multiple_of(S::LANES);
+        let mut buffer = vec![0f32; 2 * padded];
+        let (row, other) = buffer.split_at_mut(padded);
+        for index in self.rows {
+            // SAFETY: rows below the number of rows; both buffers hold one.
+            unsafe {
+                self.x.read::<S>(index * width, width, row.as_mut_ptr());
+                self.norm.apply::<S>(row.as_mut_ptr());
+                if let Some(residual) = self.residual {
+                    residual.read::<S>(index * width, width, other.as_mut_ptr());
+                }
+                for at in (0..width).step_by(S::LANES) {
+                    let mut v = S::load(row.as_ptr().add(at));
+                    if self.residual.is_some() {
+                        v = S::add(v, S::load(other.as_ptr().add(at)));
+                    }
+                    self.out.write::<S>(index * width + at, v, S::LANES.min(width - at));
+                }
+            }
         }
     }
-    lanes.iter().sum::<f32>() + rest
 }

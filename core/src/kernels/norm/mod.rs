@@ -8,9 +8,11 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::host;
+use super::cpu::NormArgs;
+use super::host::{self, Held};
+pub(super) use reference::forward as plain;
 
 /// Which statistics are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,48 +23,79 @@ pub(crate) enum Kind {
     Rms,
 }
 
-/// Normalises every row of `x`, then scales by `weight` and adds `bias`.
-pub(crate) fn forward(
+/// Weight and bias of a norm, ready for use.
+pub(crate) struct Weights {
     kind: Kind,
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
+    weight: Tensor,
+    bias: Tensor,
     eps: f64,
-) -> Result<Tensor> {
-    if host::is_f32_on_cpu(x) {
-        let op = Op { kind, eps: eps as f32 };
-        x.contiguous()?.apply_op3_no_bwd(weight, bias, &op)
-    } else {
-        reference::forward(kind, x, weight, bias, eps)
-    }
 }
 
-struct Op {
-    kind: Kind,
-    eps: f32,
-}
-
-impl CustomOp3 for Op {
-    fn name(&self) -> &'static str {
-        "norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let mut values = host::slice(x, x_layout)?.to_vec();
-        let weight = host::slice(weight, weight_layout)?;
-        let bias = host::slice(bias, bias_layout)?;
-        if x_layout.dims().last() != Some(&weight.len()) || weight.len() != bias.len() {
-            candle_core::bail!("norm of {:?} with weights {}", x_layout.dims(), weight.len());
+impl Weights {
+    /// Prepares tensors of the same length.
+    pub(crate) fn new(kind: Kind, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
+        if weight.dims1()? != bias.dims1()? {
+            candle_core::bail!("a norm with weight {:?}, bias {:?}", weight.dims(), bias.dims());
         }
-        cpu::forward(self.kind, &mut values, weight, bias, self.eps);
-        Ok((CpuStorage::F32(values), x_layout.shape().clone()))
+        // The CPU computes in f32 whatever the type of the input is.
+        let ready = |tensor: &Tensor| match host::takes(tensor) {
+            true => tensor.to_dtype(DType::F32)?.contiguous(),
+            false => Ok(tensor.clone()),
+        };
+        Ok(Self { kind, weight: ready(weight)?, bias: ready(bias)?, eps })
+    }
+
+    /// The length of what is normalised.
+    pub(super) fn width(&self) -> usize {
+        self.weight.elem_count()
+    }
+
+    /// The values of weight and bias, for the CPU.
+    pub(super) fn hold(&self) -> HeldWeights<'_> {
+        HeldWeights { of: self, weight: Held::new(&self.weight), bias: Held::new(&self.bias) }
+    }
+}
+
+/// Weights whose memory is held while it is read.
+pub(super) struct HeldWeights<'a> {
+    of: &'a Weights,
+    weight: Held<'a>,
+    bias: Held<'a>,
+}
+
+impl HeldWeights<'_> {
+    pub(super) fn arguments(&self) -> Result<NormArgs<'_>> {
+        Ok(NormArgs {
+            centred: self.of.kind == Kind::Layer,
+            weight: self.weight.floats()?,
+            bias: self.bias.floats()?,
+            eps: self.of.eps as f32,
+        })
+    }
+}
+
+/// Normalises every row of `x`; `residual`, of the same shape, is added to the result.
+pub(crate) fn forward(x: &Tensor, weights: &Weights, residual: Option<&Tensor>) -> Result<Tensor> {
+    if residual.is_some_and(|residual| residual.dims() != x.dims()) {
+        candle_core::bail!("a norm of {:?} onto another shape", x.dims());
+    }
+    if x.dims().last() != Some(&weights.width()) {
+        candle_core::bail!("norm of {:?} with weights {}", x.dims(), weights.width());
+    }
+    if !host::takes(x) {
+        let y = plain(x, weights)?;
+        return residual.map_or(Ok(y.clone()), |residual| residual + y);
+    }
+    let x = x.contiguous()?;
+    let residual = residual.map(Tensor::contiguous).transpose()?;
+    let (held, residual) = (Held::new(&x), residual.as_ref().map(Held::new));
+    let weights = weights.hold();
+    let residual = residual.as_ref().map(Held::values).transpose()?;
+    // SAFETY: the implementation writes every row.
+    unsafe {
+        host::filled(x.dtype(), x.shape(), |out| {
+            cpu::forward(host::isa()?, held.values()?, &weights.arguments()?, residual, out);
+            Ok(())
+        })
     }
 }

@@ -1,26 +1,40 @@
-use super::super::testing::{assert_close, values};
-use super::{Kind, forward, reference};
+use candle_core::DType;
+
+use super::super::testing::{assert_close, on_every_isa, rounded, values};
+use super::{Kind, Weights, forward, plain};
+
+fn weights(kind: Kind, width: usize) -> Weights {
+    Weights::new(kind, &values(&[width], 2), &values(&[width], 3), 1e-6).unwrap()
+}
 
 #[test]
 fn agrees_with_the_reference_over_odd_shapes() {
-    for shape in [&[1, 1][..], &[3, 7], &[2, 5, 33], &[1, 4, 768], &[0, 16], &[5, 2, 3, 17]] {
-        let width = *shape.last().unwrap();
-        let x = (values(shape, 1) * 3.0).unwrap();
-        let (weight, bias) = (values(&[width], 2), values(&[width], 3));
-        for kind in [Kind::Layer, Kind::Rms] {
-            let found = forward(kind, &x, &weight, &bias, 1e-6).unwrap();
-            let expected = reference::forward(kind, &x, &weight, &bias, 1e-6).unwrap();
-            assert_close(&found, &expected, 2e-6, &format!("{kind:?} {shape:?}"));
+    on_every_isa(|isa| {
+        for shape in [&[1, 1][..], &[3, 7], &[2, 5, 33], &[1, 4, 768], &[0, 16], &[5, 2, 3, 17]] {
+            let x = (values(shape, 1) * 3.0).unwrap();
+            for kind in [Kind::Layer, Kind::Rms] {
+                let weights = weights(kind, *shape.last().unwrap());
+                let expected = plain(&x, &weights).unwrap();
+                let what = format!("{isa:?} {kind:?} {shape:?}");
+                assert_close(&forward(&x, &weights, None).unwrap(), &expected, 3e-6, &what);
+                let residual = values(shape, 9);
+                let found = forward(&x, &weights, Some(&residual)).unwrap();
+                assert_close(&found, &(expected + residual).unwrap(), 3e-6, &what);
+                let low = x.to_dtype(DType::BF16).unwrap();
+                let found = rounded(&forward(&low, &weights, None).unwrap());
+                let expected = plain(&rounded(&low), &weights).unwrap();
+                assert_close(&found, &expected, 2e-2, &what);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn takes_strided_input_and_refuses_other_widths() {
     let x = values(&[6, 9], 4).t().unwrap();
-    let (weight, bias) = (values(&[6], 5), values(&[6], 6));
-    let found = forward(Kind::Layer, &x, &weight, &bias, 1e-3).unwrap();
-    let expected = reference::forward(Kind::Layer, &x, &weight, &bias, 1e-3).unwrap();
-    assert_close(&found, &expected, 2e-6, "strided");
-    assert!(forward(Kind::Layer, &x, &values(&[5], 1), &values(&[5], 2), 1e-3).is_err());
+    let found = forward(&x, &weights(Kind::Layer, 6), None).unwrap();
+    assert_close(&found, &plain(&x, &weights(Kind::Layer, 6)).unwrap(), 3e-6, "strided");
+    assert!(forward(&x, &weights(Kind::Layer, 5), None).is_err());
+    assert!(forward(&x, &weights(Kind::Layer, 6), Some(&values(&[6, 9], 1))).is_err());
+    assert!(Weights::new(Kind::Layer, &values(&[5], 1), &values(&[4], 1), 0.1).is_err());
 }

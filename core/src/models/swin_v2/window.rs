@@ -2,8 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-/// What separates positions that became neighbours only by the cyclic shift.
-const MASKED: f32 = -100.0;
+use crate::kernels::attention;
 
 /// The size of a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +43,9 @@ impl Windows {
         self.size.0 * self.size.1
     }
 
-    /// The number of windows.
-    pub(super) fn count(&self) -> usize {
-        let (down, across) = self.counts();
-        down * across
+    /// Rows and columns of a window.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.size
     }
 
     fn is_shifted(&self) -> bool {
@@ -59,58 +57,34 @@ impl Windows {
         (self.grid.rows.div_ceil(self.size.0), self.grid.columns.div_ceil(self.size.1))
     }
 
-    /// Applies `f` to the windows `(b windows, area, c)` of `x` `(b, h, w, c)` and puts the grid
-    /// together again.
-    pub(super) fn each(
-        &self,
-        x: &Tensor,
-        f: impl FnOnce(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let (b, h, w, c) = x.dims4()?;
-        let (rows, columns) = self.size;
+    /// The tokens of each window, of a grid that was padded to whole windows. Shifting rolls the
+    /// grid itself and leaves the padding where it is.
+    pub(super) fn groups(&self, device: &Device) -> Result<attention::Windows> {
         let (down, across) = self.counts();
-        let shift = (self.shift.0 as i32, self.shift.1 as i32);
-        let x = match self.is_shifted() {
-            true => x.roll(-shift.0, 1)?.roll(-shift.1, 2)?,
-            false => x.clone(),
+        let shape = (down * across, self.area());
+        let width = across * self.size.1;
+        let source = |position: usize, length: usize, shift: usize| match position < length {
+            true => (position + shift) % length,
+            false => position,
         };
-        let windows = pad_to_multiple(&x, self.size)?
-            .reshape((b, down, rows, across, columns, c))?
-            .permute([0, 1, 3, 2, 4, 5])?
-            .reshape((b * down * across, rows * columns, c))?;
-        let x = f(&windows)?
-            .reshape((b, down, across, rows, columns, c))?
-            .permute([0, 1, 3, 2, 4, 5])?
-            .reshape((b, down * rows, across * columns, c))?;
-        let x = x.narrow(1, 0, h)?.narrow(2, 0, w)?.contiguous()?;
-        match self.is_shifted() {
-            true => x.roll(shift.0, 1)?.roll(shift.1, 2),
-            false => Ok(x),
-        }
-    }
-
-    /// The position bias `(heads, n, n)` with the mask of each window added: `(windows, heads, n, n)`,
-    /// or one table for all windows when nothing is shifted.
-    pub(super) fn with_mask(&self, bias: &Tensor) -> Result<Tensor> {
-        let bias = bias.unsqueeze(0)?;
-        if !self.is_shifted() {
-            return Ok(bias);
-        }
-        let (down, across) = self.counts();
-        let area = self.area();
-        let mut mask = Vec::with_capacity(down * across * area * area);
-        for row in 0..down {
-            for column in 0..across {
-                let regions: Vec<_> = self.regions(row, column).collect();
-                for a in &regions {
-                    mask.extend(regions.iter().map(|b| if a == b { 0.0 } else { MASKED }));
+        let (mut tokens, mut regions) = (Vec::new(), Vec::new());
+        for window in 0..down * across {
+            let (row, column) = (window / across, window % across);
+            for y in row * self.size.0..(row + 1) * self.size.0 {
+                let y = source(y, self.grid.rows, self.shift.0);
+                for x in column * self.size.1..(column + 1) * self.size.1 {
+                    let x = source(x, self.grid.columns, self.shift.1);
+                    tokens.push((y * width + x) as u32);
                 }
             }
+            regions.extend(self.regions(row, column).map(|(y, x)| (3 * y + x) as f32));
         }
-        let mask = Tensor::from_vec(mask, (down * across, 1, area, area), &Device::Cpu)?
-            .to_dtype(bias.dtype())?
-            .to_device(bias.device())?;
-        mask.broadcast_add(&bias)
+        let tokens = Tensor::from_vec(tokens, shape, device)?;
+        let regions = match self.is_shifted() {
+            true => Some(Tensor::from_vec(regions, shape, device)?),
+            false => None,
+        };
+        attention::Windows::new(tokens, regions)
     }
 
     /// For every position of a window, which contiguous part of the unshifted grid it belongs to.

@@ -1,0 +1,145 @@
+//! Products of packed matrices: what linear layers and attention are made of.
+//!
+//! The left matrix is cut into panels of [`ROWS`](Engine::ROWS) rows, the right one into panels of
+//! [`COLS`](Engine::COLS) columns, both along `k` into chunks of [`DEPTH`](Engine::DEPTH) values:
+//! what one value of a line (64 bytes) has room for. A chunk of a left panel holds one line for each
+//! row, a chunk of a right panel as many lines as columns; what is missing at the edges is zero.
+//! Memory is then read from front to back, whatever the strides of the matrices were.
+//!
+//! An engine that splits its values (one bfloat16 for the upper, one for the lower half of the bits)
+//! has two [`PLANES`](Engine::PLANES) in each chunk, one behind the other.
+
+use std::marker::PhantomData;
+
+use super::simd::Simd;
+
+/// 64 bytes, a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(super) [u8; 64]);
+
+impl Line {
+    /// A line of zeros.
+    pub(crate) const ZERO: Self = Self([0; 64]);
+}
+
+/// The largest [`ROWS`](Engine::ROWS) of all engines.
+pub(crate) const MAX_ROWS: usize = 32;
+/// The largest [`COLS`](Engine::COLS) of all engines.
+pub(crate) const MAX_COLS: usize = 32;
+/// The largest [`DEPTH`](Engine::DEPTH) of all engines.
+pub(crate) const MAX_DEPTH: usize = 32;
+
+/// One way to multiply packed matrices.
+///
+/// # Safety
+/// As for [`Simd`]; lines must be valid for the sizes above.
+pub(crate) trait Engine: 'static {
+    /// The vectors for what is done before and after the product.
+    type S: Simd;
+    /// Rows of a left panel.
+    const ROWS: usize;
+    /// Columns of a right panel; a multiple of the lanes.
+    const COLS: usize;
+    /// Values of `k` in one chunk.
+    const DEPTH: usize;
+    /// Lines for each value: 1, or 2 for engines that split values.
+    const PLANES: usize;
+
+    /// Writes `DEPTH` values of one row into its line of a left chunk, which starts at `chunk`.
+    unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize);
+
+    /// Writes `DEPTH` rows of `COLS` values, row-major, as a right chunk.
+    unsafe fn put_columns(values: *const f32, chunk: *mut Line);
+
+    /// The product of two panels, `ROWS` rows of `COLS` values.
+    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32);
+
+    /// Lines of a left panel.
+    fn left_lines(chunks: usize) -> usize {
+        chunks * Self::PLANES * Self::ROWS
+    }
+
+    /// Lines of a right panel.
+    fn right_lines(chunks: usize) -> usize {
+        chunks * Self::PLANES * Self::COLS
+    }
+
+    /// Called by every thread before its first product.
+    #[inline(always)]
+    unsafe fn enter() {}
+
+    /// Called by every thread after its last product.
+    #[inline(always)]
+    unsafe fn leave() {}
+}
+
+/// Work that is compiled once for every engine; see [`Kernel`](super::Kernel).
+pub(crate) trait Product {
+    /// What the work gives.
+    type Output;
+
+    /// Does the work. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `E`.
+    unsafe fn run<E: Engine>(self) -> Self::Output;
+}
+
+/// Multiplies and adds `f32` vectors, `R` rows at a time: as many sums as the registers hold.
+pub(crate) struct Plain<S, const R: usize>(PhantomData<S>);
+
+impl<S: Simd, const R: usize> Engine for Plain<S, R> {
+    type S = S;
+    const ROWS: usize = R;
+    const COLS: usize = 2 * S::LANES;
+    const DEPTH: usize = 16;
+    const PLANES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
+        // SAFETY: the trait's contract: 16 values, a line for each row.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                values.cast::<Line>().cast::<u8>(),
+                chunk.add(row).cast(),
+                64,
+            )
+        };
+    }
+
+    #[inline(always)]
+    unsafe fn put_columns(values: *const f32, chunk: *mut Line) {
+        // SAFETY: the trait's contract; 16 rows of COLS values are COLS lines.
+        unsafe {
+            std::ptr::copy_nonoverlapping(values.cast::<u8>(), chunk.cast(), 64 * Self::COLS)
+        };
+    }
+
+    #[inline(always)]
+    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let mut left = left.cast::<f32>();
+            let mut right = right.cast::<f32>();
+            let mut sums = [[S::splat(0.0); 2]; R];
+            for _ in 0..chunks {
+                for depth in 0..16 {
+                    let first = S::load(right);
+                    let second = S::load(right.add(S::LANES));
+                    right = right.add(2 * S::LANES);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let value = S::splat(*left.add(row * 16 + depth));
+                        sums[0] = S::mul_add(value, first, sums[0]);
+                        sums[1] = S::mul_add(value, second, sums[1]);
+                    }
+                }
+                left = left.add(16 * R);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                S::store(out.add(row * Self::COLS), sums[0]);
+                S::store(out.add(row * Self::COLS + S::LANES), sums[1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the CPU implementations share: instruction sets, vectors, packed products, and work split
+//! between threads.
+
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+mod engine;
+mod isa;
+pub(crate) mod math;
+mod rows;
+mod simd;
+mod task;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use engine::{Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product};
+pub(crate) use isa::{Format, Isa, run, run_product};
+pub(crate) use rows::{NormArgs, Patches, Sink, Values};
+pub(crate) use simd::{Kernel, MAX_LANES, Simd};
+pub(crate) use task::{part, with_lines};
