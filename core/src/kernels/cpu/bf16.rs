@@ -17,7 +17,7 @@ const COLS: usize = 32;
 /// # Safety
 /// 32 values can be read; the processor has AVX-512 BF16.
 #[inline(always)]
-unsafe fn round(values: *const f32) -> __m512i {
+pub(super) unsafe fn round(values: *const f32) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         let (low, high) = (_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));

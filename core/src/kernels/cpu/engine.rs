@@ -86,6 +86,9 @@ pub(crate) trait Product {
     unsafe fn run<E: Engine>(self) -> Self::Output;
 }
 
+/// Chunks that are summed before they are added to the sum of those before: long sums lose less.
+const RUN: usize = 16;
+
 /// Multiplies and adds `f32` vectors, `R` rows at a time: as many sums as the registers hold.
 pub(crate) struct Plain<S, const R: usize>(PhantomData<S>);
 
@@ -122,23 +125,33 @@ impl<S: Simd, const R: usize> Engine for Plain<S, R> {
         unsafe {
             let mut left = left.cast::<f32>();
             let mut right = right.cast::<f32>();
-            let mut sums = [[S::splat(0.0); 2]; R];
-            for _ in 0..chunks {
-                for depth in 0..16 {
-                    let first = S::load(right);
-                    let second = S::load(right.add(S::LANES));
-                    right = right.add(2 * S::LANES);
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let value = S::splat(*left.add(row * 16 + depth));
-                        sums[0] = S::mul_add(value, first, sums[0]);
-                        sums[1] = S::mul_add(value, second, sums[1]);
+            let mut from = 0;
+            loop {
+                let mut sums = [[S::splat(0.0); 2]; R];
+                for _ in from..chunks.min(from + RUN) {
+                    for depth in 0..16 {
+                        let first = S::load(right);
+                        let second = S::load(right.add(S::LANES));
+                        right = right.add(2 * S::LANES);
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let value = S::splat(*left.add(row * 16 + depth));
+                            sums[0] = S::mul_add(value, first, sums[0]);
+                            sums[1] = S::mul_add(value, second, sums[1]);
+                        }
+                    }
+                    left = left.add(16 * R);
+                }
+                for (row, sums) in sums.iter().enumerate() {
+                    for (half, sum) in sums.iter().enumerate() {
+                        let to = out.add(row * Self::COLS + half * S::LANES);
+                        let sum = if from == 0 { *sum } else { S::add(S::load(to), *sum) };
+                        S::store(to, sum);
                     }
                 }
-                left = left.add(16 * R);
-            }
-            for (row, sums) in sums.iter().enumerate() {
-                S::store(out.add(row * Self::COLS), sums[0]);
-                S::store(out.add(row * Self::COLS + S::LANES), sums[1]);
+                from += RUN;
+                if from >= chunks {
+                    return;
+                }
             }
         }
     }

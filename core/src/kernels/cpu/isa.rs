@@ -2,10 +2,11 @@
 
 use std::sync::OnceLock;
 
-use super::engine::{Plain, Product};
+use super::engine::{Engine, Plain, Product};
 use super::simd::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::{
+    amx::{SplitTiles, Tiles},
     bf16::Dot,
     x86::{Avx2, Avx512},
 };
@@ -24,11 +25,14 @@ pub(crate) enum Isa {
     Avx512,
     /// AVX-512 with the bfloat16 dot product.
     Avx512Bf16,
+    /// The tiles of AMX, with AVX-512 around them.
+    Amx,
 }
 
 impl Isa {
     /// All of them, from small to large.
-    pub(crate) const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     /// The name in [`VARIABLE`] and in reports.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +41,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Amx => "amx",
         }
     }
 
@@ -85,6 +90,7 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512vl");
     let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
     match (bf16, avx512, avx2) {
+        (true, _, _) if super::amx::is_usable() => Isa::Amx,
         (true, _, _) => Isa::Avx512Bf16,
         (_, true, _) => Isa::Avx512,
         (_, _, true) => Isa::Avx2,
@@ -117,7 +123,7 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Avx2 => unsafe { run_avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: see above.
-        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { run_avx512(kernel) },
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         // SAFETY: needs nothing.
         _ => unsafe { kernel.run::<Portable>() },
@@ -128,6 +134,12 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 pub(crate) fn run_product<P: Product>(isa: Isa, format: Format, product: P) -> P::Output {
     // SAFETY of all arms: as in `run`.
     match (isa, format) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: see above.
+        (Isa::Amx, Format::Bf16) => unsafe { product_amx::<Tiles, P>(product) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: see above.
+        (Isa::Amx, Format::F32) => unsafe { product_amx::<SplitTiles, P>(product) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: see above.
         (Isa::Avx512Bf16, Format::Bf16) => unsafe { product_dot(product) },
@@ -175,6 +187,13 @@ unsafe fn product_avx512<P: Product>(product: P) -> P::Output {
 unsafe fn product_dot<P: Product>(product: P) -> P::Output {
     // SAFETY: the caller's promise.
     unsafe { product.run::<Dot>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn product_amx<E: Engine, P: Product>(product: P) -> P::Output {
+    // SAFETY: the caller's promise.
+    unsafe { product.run::<E>() }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! between threads.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod bf16;
 mod engine;
 mod isa;

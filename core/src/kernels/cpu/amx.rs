@@ -1,0 +1,352 @@
+//! Products of bfloat16 tiles with Intel's AMX.
+//!
+//! A tile register holds 16 lines. One instruction multiplies a tile of 16 rows of 32 values with a
+//! tile of 32 rows of 16 columns (stored as 16 lines of pairs) and adds the result to a tile of
+//! `f32` sums. Four tiles of sums make a product of 32 rows and 32 columns.
+//!
+//! [`Tiles`] rounds its operands to bfloat16. [`SplitTiles`] keeps them as the sum of two bfloat16
+//! values and adds three of the four products, all but that of the two small parts: the error of an
+//! operand is then below 2^-17 of it, which is `f32`-class accuracy at a multiple of the speed.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::bf16::{put_pairs, round};
+use super::engine::{Engine, Line, MAX_COLS, MAX_DEPTH};
+use super::simd::Simd;
+use super::x86::Avx512;
+
+const ROWS: usize = 32;
+const COLS: usize = 32;
+const DEPTH: usize = 32;
+
+/// What the tile registers are set up as: all eight with 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: Config = Config {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// # Safety
+/// The system lets this process use AMX.
+#[inline(always)]
+unsafe fn enter() {
+    // SAFETY: the caller's promise; the configuration has the form of palette 1.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly));
+    }
+}
+
+/// # Safety
+/// As for [`enter`].
+#[inline(always)]
+unsafe fn leave() {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
+}
+
+/// Asks the system for AMX, which has to be done once in a process, and tries it.
+pub(super) fn is_usable() -> bool {
+    has_instructions() && permitted() && gives_right_answers()
+}
+
+/// Whether the processor has AMX with bfloat16, and the system saves its registers.
+fn has_instructions() -> bool {
+    const TILE_STATE: u64 = 0b11 << 17;
+    #[target_feature(enable = "xsave")]
+    unsafe fn saved() -> u64 {
+        // SAFETY: the caller saw that the processor has the instruction and the system uses it.
+        unsafe { _xgetbv(0) }
+    }
+    if !is_x86_feature_detected!("xsave") || !is_x86_feature_detected!("avx512bf16") {
+        return false;
+    }
+    // SAFETY: processors with AVX-512 have this leaf.
+    #[allow(unused_unsafe)]
+    let leaf = unsafe { __cpuid_count(7, 0) };
+    let (bf16, tile) = (leaf.edx >> 22 & 1, leaf.edx >> 24 & 1);
+    // SAFETY: `xsave` was detected, which includes that the system enabled it.
+    bf16 == 1 && tile == 1 && unsafe { saved() } & TILE_STATE == TILE_STATE
+}
+
+/// Linux keeps the large registers from a process until it asks for them, and may say no.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const TILE_DATA: i64 = 18;
+    let result: i64;
+    // SAFETY: the system call takes two numbers and touches no memory of this process.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// Multiplies two small matrices whose product is known: virtual machines have been seen to announce
+/// what they do not do.
+fn gives_right_answers() -> bool {
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn product<E: Engine>() -> bool {
+        let value = |i: usize| (i % 13) as f32 - 6.0;
+        let mut left = [Line::ZERO; 2 * ROWS];
+        let mut right = [Line::ZERO; 2 * COLS];
+        let mut out = Sums([0f32; ROWS * COLS]);
+        let columns: [f32; DEPTH * COLS] = std::array::from_fn(|i| value(7 * i + 3));
+        // SAFETY: arrays of an engine's sizes; the caller saw that AMX can be used.
+        unsafe {
+            for row in 0..ROWS {
+                let values: [f32; DEPTH] = std::array::from_fn(|i| value(row * DEPTH + i));
+                E::put_row(values.as_ptr(), left.as_mut_ptr(), row);
+            }
+            E::put_columns(columns.as_ptr(), right.as_mut_ptr());
+            E::enter();
+            E::tile(left.as_ptr(), right.as_ptr(), 1, out.0.as_mut_ptr());
+            E::leave();
+        }
+        (0..ROWS * COLS).all(|at| {
+            let (row, column) = (at / COLS, at % COLS);
+            let term = |i| value(row * DEPTH + i) * columns[i * COLS + column];
+            (0..DEPTH).map(term).sum::<f32>() == out.0[at]
+        })
+    }
+    // SAFETY: `is_usable` saw that the processor has the instructions and the system permits them.
+    unsafe { product::<Tiles>() && product::<SplitTiles>() }
+}
+
+#[repr(align(64))]
+struct Sums([f32; ROWS * COLS]);
+
+/// Operands rounded to bfloat16.
+pub(crate) struct Tiles;
+
+impl Engine for Tiles {
+    type S = Avx512;
+    const ROWS: usize = ROWS;
+    const COLS: usize = COLS;
+    const DEPTH: usize = DEPTH;
+    const PLANES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_si512(chunk.add(row).cast(), round(values)) };
+    }
+
+    #[inline(always)]
+    unsafe fn put_columns(values: *const f32, chunk: *mut Line) {
+        // SAFETY: the trait's contract.
+        unsafe { put_pairs(values, chunk) };
+    }
+
+    #[inline(always)]
+    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
+        if chunks == 0 {
+            // SAFETY: the trait's contract.
+            unsafe { std::ptr::write_bytes(out, 0, ROWS * COLS) };
+            return;
+        }
+        // SAFETY: the trait's contract: each chunk has 32 lines on both sides (2048 bytes), and
+        // `out` has 32 rows of 128 bytes. Nothing else uses the tile registers.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{left} + {line}]",
+                "tileloadd tmm6, [{right} + {pair}]",
+                "tileloadd tmm7, [{right} + {pair} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{left} + {line} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {left}, 2048",
+                "add {right}, 2048",
+                "dec {chunks}",
+                "jnz 2b",
+                "tilestored [{out} + {pair}], tmm0",
+                "tilestored [{out} + {pair} + 64], tmm1",
+                "tilestored [{out} + {pair} + 2048], tmm2",
+                "tilestored [{out} + {pair} + 2112], tmm3",
+                left = inout(reg) left => _,
+                right = inout(reg) right => _,
+                chunks = inout(reg) chunks => _,
+                out = in(reg) out,
+                line = in(reg) 64usize,
+                pair = in(reg) 128usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn enter() {
+        // SAFETY: the trait's contract.
+        unsafe { enter() };
+    }
+
+    #[inline(always)]
+    unsafe fn leave() {
+        // SAFETY: the trait's contract.
+        unsafe { leave() };
+    }
+}
+
+/// Operands as sums of two bfloat16 values: the large parts are the first plane, the small ones the
+/// second.
+pub(crate) struct SplitTiles;
+
+/// What rounding 32 values to bfloat16 loses.
+///
+/// # Safety
+/// 32 values can be read and written; the processor has AVX-512 BF16.
+#[inline(always)]
+unsafe fn rest(values: *const f32, out: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let words = round(values);
+        for half in 0..2 {
+            let part = match half {
+                0 => _mm512_castsi512_si256(words),
+                _ => _mm512_extracti64x4_epi64::<1>(words),
+            };
+            let rounded = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(part));
+            let value = _mm512_loadu_ps(values.add(16 * half));
+            let rest = _mm512_sub_ps(value, _mm512_castsi512_ps(rounded));
+            _mm512_storeu_ps(out.add(16 * half), rest);
+        }
+    }
+}
+
+impl Engine for SplitTiles {
+    type S = Avx512;
+    const ROWS: usize = ROWS;
+    const COLS: usize = COLS;
+    const DEPTH: usize = DEPTH;
+    const PLANES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
+        let mut small = [0f32; DEPTH];
+        // SAFETY: the trait's contract: two planes of ROWS lines.
+        unsafe {
+            rest(values, small.as_mut_ptr());
+            _mm512_storeu_si512(chunk.add(row).cast(), round(values));
+            _mm512_storeu_si512(chunk.add(ROWS + row).cast(), round(small.as_ptr()));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn put_columns(values: *const f32, chunk: *mut Line) {
+        let mut small = [0f32; MAX_DEPTH * MAX_COLS];
+        // SAFETY: the trait's contract: two planes of COLS lines.
+        unsafe {
+            for row in 0..DEPTH {
+                rest(values.add(row * COLS), small.as_mut_ptr().add(row * COLS));
+            }
+            put_pairs(values, chunk);
+            put_pairs(small.as_ptr(), chunk.add(COLS));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
+        if chunks == 0 {
+            // SAFETY: the trait's contract.
+            unsafe { std::ptr::write_bytes(out, 0, ROWS * COLS) };
+            return;
+        }
+        // SAFETY: as for `Tiles`, with two planes (4096 bytes) in each chunk. The small products
+        // come first in every chunk, the order in which registers are reloaded least.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                // Large left, small right.
+                "tileloadd tmm4, [{left} + {line}]",
+                "tileloadd tmm6, [{right} + {pair} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {pair} + 2112]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{left} + {line} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                // Large left, large right.
+                "tileloadd tmm6, [{right} + {pair}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {pair} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                // Small left, large right.
+                "tileloadd tmm4, [{left} + {line} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{left} + {line} + 3072]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {left}, 4096",
+                "add {right}, 4096",
+                "dec {chunks}",
+                "jnz 2b",
+                "tilestored [{out} + {pair}], tmm0",
+                "tilestored [{out} + {pair} + 64], tmm1",
+                "tilestored [{out} + {pair} + 2048], tmm2",
+                "tilestored [{out} + {pair} + 2112], tmm3",
+                left = inout(reg) left => _,
+                right = inout(reg) right => _,
+                chunks = inout(reg) chunks => _,
+                out = in(reg) out,
+                line = in(reg) 64usize,
+                pair = in(reg) 128usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn enter() {
+        // SAFETY: the trait's contract.
+        unsafe { enter() };
+    }
+
+    #[inline(always)]
+    unsafe fn leave() {
+        // SAFETY: the trait's contract.
+        unsafe { leave() };
+    }
+}
