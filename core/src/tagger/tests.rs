@@ -154,8 +154,10 @@ fn saved_models_equal_onnxruntime() {
         // The same folder without the graph, as people have it who deleted the larger file.
         let copy = tempfile::tempdir().unwrap();
         std::fs::create_dir(copy.path().join("variables")).unwrap();
-        for file in ["keras_metadata.pb", "selected_tags.csv"] {
-            std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+        for file in ["keras_metadata.pb", "saved_model.pb", "selected_tags.csv"] {
+            if folder.join(file).is_file() {
+                std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+            }
         }
         for entry in std::fs::read_dir(folder.join("variables")).unwrap() {
             let path = entry.unwrap().path();

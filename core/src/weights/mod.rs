@@ -10,6 +10,7 @@ mod model_dir;
 pub(crate) mod onnx;
 mod safetensors;
 pub(crate) mod saved_model;
+mod windows;
 mod wire;
 
 pub(crate) use checkpoint::{Scope, Weights};
