@@ -203,7 +203,7 @@ fn open(dir: &ModelDir, placement: &Placement) -> Result<(ModelConfig, Weights)>
         } else {
             return Err(no_weights(dir));
         };
-        let config = ModelConfig::parse(imported.config, false)?;
+        let config = ModelConfig::parse(imported.config, None)?;
         return Ok((config, Weights::made(imported.tensors, dir.origin(file), device, dtype)));
     }
     Err(no_weights(dir))

@@ -169,6 +169,32 @@ fn saved_models_equal_onnxruntime() {
     }
 }
 
+#[test]
+fn the_stages_of_a_folder_are_followed_or_refused() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "selected_tags.csv"] {
+        let from = goldens().join("timm/vit-wd").join(file);
+        std::fs::copy(from, copy.path().join(file)).unwrap();
+    }
+    let scores = |stages: &str| {
+        std::fs::write(copy.path().join("preprocess.json"), stages).unwrap();
+        let tagger = Tagger::load(copy.path().to_str().unwrap(), &LoadOptions::default())?;
+        tagger.scores([picture(3)], &Control::new()).remove(0)
+    };
+    let normalize = r#"{"type": "to_tensor"}, {"type": "normalize", "mean": 0.5, "std": 0.5}"#;
+    let with = |stages: &str| scores(&format!(r#"{{"test": [{stages}, {normalize}]}}"#));
+    let crop = r#"{"type": "center_crop", "size": 32}"#;
+    let stretch = r#"{"type": "resize", "size": [32, 32]}"#;
+    assert_ne!(with(crop).unwrap(), with(stretch).unwrap());
+    let error = with(&format!(r#"{stretch}, {{"type": "posterize"}}"#)).unwrap_err().to_string();
+    for part in ["posterize", "stage=test[1]", "preprocess.json"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(
+        with(r#"{"type": "resize", "size": [32, 31]}"#).unwrap_err().to_string().contains("31")
+    );
+}
+
 /// One small folder of each family, for tests of what is the same for all.
 fn one_of_each() -> Vec<Tagger> {
     ["vit-wd", "eva-wd", "swin-wd", "convnext-v2"]
