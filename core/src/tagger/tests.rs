@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::config::ModelConfig;
 use super::*;
 use crate::ErrorKind;
-use crate::weights::ModelDir;
+use crate::weights::{ModelDir, Weights};
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
@@ -195,11 +195,41 @@ fn the_stages_of_a_folder_are_followed_or_refused() {
     );
 }
 
-/// One small folder of each family, for tests of what is the same for all.
+/// A small tagger of each family with random weights, for tests of what is the same for all.
 fn one_of_each() -> Vec<Tagger> {
-    ["vit-wd", "eva-wd", "swin-wd", "convnext-v2"]
-        .map(|name| load(&goldens().join("timm").join(name)))
-        .into()
+    let tiny = |arch: &archs::Arch| {
+        let config = ModelConfig::parse(serde_json::from_str(arch.tiny).unwrap(), None).unwrap();
+        assert_eq!(config.args.family(), arch.family);
+        let labels = Labels::load(&ModelDir::Disk(goldens().join("timm/vit-wd"))).unwrap();
+        let weights = Weights::random(1, &Device::Cpu, DType::F32);
+        let network = archs::load(&config.args, labels.len(), &weights.root()).unwrap();
+        Tagger {
+            model: Arc::new(Model {
+                name: arch.family.to_owned(),
+                network,
+                labels,
+                input: config.input,
+                placement: Placement::resolve(Default::default(), Default::default()).unwrap(),
+                recommended_threshold: None,
+                decode: DecodeOptions::default(),
+            }),
+            batch_size: 4,
+        }
+    };
+    archs::ARCHS.iter().map(tiny).collect()
+}
+
+#[test]
+fn random_networks_see_their_pictures() {
+    for tagger in one_of_each() {
+        let scores = tagger.scores((0..2).map(picture), &Control::new());
+        let scores: Vec<_> = scores.into_iter().map(Result::unwrap).collect();
+        let apart = difference(&scores[..1], &scores[1..]);
+        let undecided = scores[0].iter().filter(|score| (0.02..0.98).contains(*score)).count();
+        let name = tagger.name();
+        assert!(apart > 1e-3, "{name}: pictures differ by {apart:e}");
+        assert!(undecided > scores[0].len() / 2, "{name}: {:?}", scores[0]);
+    }
 }
 
 /// A picture of its own for every seed.
