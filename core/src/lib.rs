@@ -66,6 +66,7 @@ pub use folder::{
     Summary,
 };
 pub use hub::{PullOptions, cache_dir};
+pub use kernels::cpu::cpu_kernels;
 pub use limits::Limits;
 pub use pixels::{DecodeOptions, Image};
 pub use tagger::{

@@ -6,6 +6,7 @@
 //! [`FolderRun::run`] streams the pictures through the tagger and writes each answer at once.
 
 mod record;
+mod resume;
 mod scan;
 mod sink;
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Where the answers of a run are written.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::resume::resume;
 use super::{FileTags, Found};
 use crate::error::{Error, Result};
 use crate::tagger::CaptionOptions;
@@ -34,6 +35,7 @@ pub enum Existing {
     #[default]
     Overwrite,
     /// They stay, and their pictures are not tagged again: how a run goes on after it was killed.
+    /// Pictures that failed are tried again, and what comes of it takes the place of the failure.
     Skip,
     /// New tags are added behind those in a `.txt`, without repetitions.
     Append,
@@ -115,8 +117,8 @@ impl Sink {
             Format::None => Ok(Sink::None),
             Format::Sidecar => Beside::open(options, "txt", pictures).map(Sink::Beside),
             Format::Json => Beside::open(options, "json", pictures).map(Sink::Beside),
-            Format::Jsonl => Lines::open(options, "tags.jsonl").map(Sink::Lines),
-            Format::Csv => Lines::open(options, "tags.csv").map(Sink::Lines),
+            Format::Jsonl => Lines::open(options, "tags.jsonl", pictures).map(Sink::Lines),
+            Format::Csv => Lines::open(options, "tags.csv", pictures).map(Sink::Lines),
         }
     }
 
@@ -238,14 +240,19 @@ fn write_atomically(target: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(name);
+    let temporary = temporary(target);
     let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, target));
     written.map_err(|e| {
         let _ = fs::remove_file(&temporary);
         failed(e)
     })
+}
+
+/// Where a file is written before it takes the place of `target`.
+pub(super) fn temporary(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    PathBuf::from(name)
 }
 
 /// One file with a line for each picture.
@@ -258,7 +265,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    fn open(options: &OutputOptions, name: &str) -> Result<Self> {
+    fn open(options: &OutputOptions, name: &str, pictures: &[Found]) -> Result<Self> {
         let folder = options.folder.as_deref().ok_or_else(|| {
             Error::invalid_input(format!("`{name}` needs a folder to be written to"))
                 .with("field", "output")
@@ -266,17 +273,11 @@ impl Lines {
         fs::create_dir_all(folder).map_err(|e| Error::io("make the folder", folder, e))?;
         let path = folder.join(name);
         let is_csv = name.ends_with(".csv");
-        let resume = options.existing == Existing::Skip;
         let failed = |e| Error::io("open the output", &path, e);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(!resume)
-            .open(&path)
-            .map_err(failed)?;
-        let done =
-            if resume { resume_lines(&mut file, is_csv).map_err(failed)? } else { HashSet::new() };
+        let (mut file, done) = match options.existing {
+            Existing::Skip => resume(&path, is_csv, pictures).map_err(failed)?,
+            _ => (File::create(&path).map_err(failed)?, HashSet::new()),
+        };
         let is_new = file.stream_position().map_err(failed)? == 0;
         let mut lines = Self { file: BufWriter::new(file), path, is_csv, done };
         if is_csv && is_new {
@@ -301,57 +302,4 @@ impl Lines {
     fn flush(&mut self) -> Result<()> {
         self.file.flush().map_err(|e| Error::io("write", &self.path, e))
     }
-}
-
-/// The pictures that a file has whole lines for. What follows the last whole line, from a run that
-/// was killed while it wrote, is cut off.
-fn resume_lines(file: &mut File, is_csv: bool) -> std::io::Result<HashSet<String>> {
-    let length = file.metadata()?.len();
-    let mut done = HashSet::new();
-    let mut whole = 0;
-    if is_csv {
-        // A field may hold line breaks, so the rows are found by the CSV reader.
-        let mut text = Vec::with_capacity(length as usize);
-        file.read_to_end(&mut text)?;
-        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(&text[..end]);
-        whole = end as u64;
-        for record in reader.records() {
-            match record {
-                // A picture that failed is tried again.
-                Ok(record) if record.len() == 5 => {
-                    done.extend(record.get(0).filter(|_| record[4].is_empty()).map(str::to_owned));
-                }
-                Ok(record) => {
-                    whole = record.position().map_or(0, csv::Position::byte);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
-    } else {
-        #[derive(serde::Deserialize)]
-        struct Line {
-            path: String,
-            #[serde(default)]
-            error: Option<serde_json::Value>,
-        }
-        let mut reader = BufReader::new(&mut *file);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = reader.read_until(b'\n', &mut line)?;
-            if read == 0 || line.last() != Some(&b'\n') {
-                break;
-            }
-            whole += read as u64;
-            // A picture that failed is tried again.
-            if let Ok(Line { path, error: None }) = serde_json::from_slice(&line) {
-                done.insert(path);
-            }
-        }
-    }
-    file.set_len(whole)?;
-    file.seek(SeekFrom::End(0))?;
-    Ok(done)
 }

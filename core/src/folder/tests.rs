@@ -167,6 +167,68 @@ fn a_killed_run_goes_on_where_it_stopped() {
     }
 }
 
+/// The paths of the lines of a file, sorted, and how many of them are failures.
+fn answered(text: &str, format: Format) -> (Vec<String>, usize) {
+    let mut paths = Vec::new();
+    let mut failures = 0;
+    if format == Format::Csv {
+        for record in csv::Reader::from_reader(text.as_bytes()).records().map(Result::unwrap) {
+            failures += usize::from(!record[4].is_empty());
+            paths.push(record[0].to_owned());
+        }
+    } else {
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            failures += usize::from(line.get("error").is_some());
+            paths.push(line["path"].as_str().unwrap().to_owned());
+        }
+    }
+    paths.sort();
+    (paths, failures)
+}
+
+#[test]
+fn a_picture_has_one_line_however_often_it_was_tried() {
+    for format in [Format::Jsonl, Format::Csv] {
+        let (dir, out) = (folder(), tempfile::tempdir().unwrap());
+        // Its name is quoted in CSV.
+        let broken = dir.path().join("bro,ken.png");
+        fs::rename(dir.path().join("broken.png"), &broken).unwrap();
+        let again = || {
+            let output = OutputOptions::new(format).folder(out.path()).existing(Existing::Skip);
+            run(dir.path(), options(output)).unwrap().0
+        };
+        let text = || {
+            let mut files = files(out.path());
+            assert_eq!(files.len(), 1, "{files:?}");
+            files.remove(0).1
+        };
+        again();
+        let failed = text();
+        let (paths, failures) = answered(&failed, format);
+        assert_eq!((paths.len(), failures), (5, 1));
+        // It fails again: the new failure takes the place of the old one.
+        assert_eq!((again().failures.len(), answered(&text(), format)), (1, (paths.clone(), 1)));
+        // It is repaired.
+        fs::copy(dir.path().join("a.png"), &broken).unwrap();
+        let summary = again();
+        assert_eq!((summary.tagged, summary.skipped), (1, 4));
+        let whole = text();
+        assert_eq!(answered(&whole, format), (paths, 0));
+        // Files of earlier versions may have both lines.
+        let name = out.path().join(&files(out.path())[0].0);
+        let failure = failed.lines().find(|line| line.contains("bro,ken")).unwrap();
+        let (head, rest) = whole.split_once('\n').unwrap();
+        fs::write(&name, format!("{head}\n{failure}\n{rest}")).unwrap();
+        assert_eq!(again().skipped, 5);
+        assert_eq!(text(), whole);
+        // Failures of pictures that are not in this run are all that is known of them.
+        let other = format!("{whole}{}\n", failure.replace("bro,ken", "other"));
+        fs::write(&name, &other).unwrap();
+        assert_eq!((again().skipped, text()), (5, other));
+    }
+}
+
 #[test]
 fn clashing_names_are_found_before_anything_is_written() {
     let dir = folder();

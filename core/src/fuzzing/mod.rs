@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device};
 
 use crate::limits::Limits;
-use crate::pixels::{DecodeOptions, Image, decode_unguarded, resize_padded};
+use crate::pixels::{DecodeOptions, Image, apply_steps, decode_unguarded, resize_padded};
 use crate::tagger;
 use crate::weights::{SafeTensorsFile, Weights, onnx};
 
@@ -66,11 +66,15 @@ pub fn labels(data: &[u8]) {
     }
 }
 
-/// Reads a `config.json` and builds its network from a checkpoint without tensors, which must be
-/// missed before anything large is made.
+/// Reads a `preprocess.json`, and a `config.json` whose network is built from a checkpoint without
+/// tensors, which must be missed before anything large is made.
 pub fn config(data: &[u8]) {
     let Ok(value) = serde_json::from_slice(data) else { return };
-    let Ok(config) = tagger::ModelConfig::parse(value, false) else { return };
+    if let Ok(preprocess) = tagger::Preprocess::parse(&value) {
+        assert!(!preprocess.steps.is_empty());
+        let _ = apply_steps(&[7; 3 * 2 * 3], (3, 2), &preprocess.steps);
+    }
+    let Ok(config) = tagger::ModelConfig::parse(value, None) else { return };
     let weights = Weights::made(BTreeMap::new(), "fuzz".to_owned(), &Device::Cpu, DType::F32);
     assert!(tagger::load_network(&config.args, 4, &weights.root(), &config.input.scale()).is_err());
 }

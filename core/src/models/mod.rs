@@ -11,6 +11,7 @@
 //! under timm's names.
 
 pub(crate) mod args;
+mod attention_pool;
 pub(crate) mod convnext;
 pub(crate) mod eva;
 pub(crate) mod swin_v2;

@@ -1,12 +1,13 @@
 //! Vision transformer (Dosovitskiy et al., arXiv 2010.11929) with the options of timm's
 //! `VisionTransformer`: class and register tokens, layer scale, q/k norm, norm before or after
-//! pooling.
+//! pooling, pooling by attention.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde_json::json;
 
 use super::Classifier;
 use super::args::Args;
+use super::attention_pool::{AttentionPool, AttentionPoolOptions};
 use crate::error::{self, Error};
 use crate::kernels::{attention, norm};
 use crate::nn::{
@@ -24,9 +25,15 @@ pub(crate) struct Vit {
     norm: Option<Norm>,
     fc_norm: Option<Norm>,
     head: Linear,
-    pooling: Pooling,
+    pooling: TokenPooling,
     pooled_prefix: usize,
     features: usize,
+}
+
+/// How the tokens of a picture become one vector.
+enum TokenPooling {
+    Plain(Pooling),
+    Attention(Box<AttentionPool>),
 }
 
 impl Vit {
@@ -45,10 +52,16 @@ impl Vit {
         let patch = args.pair("patch_size", 16)?;
         let grid = args.grid(patch)?;
         let norm = norm_options(args, 1e-6)?;
-        let pooling = pooling(args, "token")?;
+        // timm calls pooling by attention "map", multi-head attention pooling.
+        let plain_pooling = match args.string("global_pool", "token")?.as_str() {
+            "map" => None,
+            _ => Some(pooling(args, "token")?),
+        };
         let pre_norm = args.bool("pre_norm", false)?;
         let final_norm = args.bool("final_norm", true)?;
-        let fc_norm = args.optional_bool("fc_norm")?.unwrap_or(pooling != Pooling::Token);
+        let fc_norm = args
+            .optional_bool("fc_norm")?
+            .unwrap_or(plain_pooling.is_some_and(|pooling| pooling != Pooling::Token));
         let tokens = PrefixTokens::load(
             scope,
             PrefixOptions {
@@ -60,7 +73,7 @@ impl Vit {
                 width,
             },
         )?;
-        if pooling == Pooling::Token && !args.bool("class_token", true)? {
+        if plain_pooling == Some(Pooling::Token) && !args.bool("class_token", true)? {
             return Err(Error::model_invalid("`global_pool` is \"token\" without a class token"));
         }
         let pooled_prefix = if args.bool("pool_include_prefix", false)? { 0 } else { tokens.count };
@@ -85,6 +98,19 @@ impl Vit {
         }
         let depth = args.usize("depth", 12)?;
         args.finish()?;
+        let pooling = match plain_pooling {
+            Some(pooling) => TokenPooling::Plain(pooling),
+            None => TokenPooling::Attention(Box::new(AttentionPool::load(
+                &scope.at("attn_pool"),
+                AttentionPoolOptions {
+                    width,
+                    heads: options.heads,
+                    hidden: options.hidden,
+                    mlp: MlpOptions::plain(options.activation),
+                    norm,
+                },
+            )?)),
+        };
         Ok(Self {
             patch_embed: PatchEmbed::load_pixels(
                 &scope.at("patch_embed.proj"),
@@ -131,7 +157,14 @@ impl Classifier for Vit {
         if let Some(norm) = &self.norm {
             x = norm.forward(&x)?;
         }
-        let pooled = pool_tokens(&x, self.pooling, self.pooled_prefix)?;
+        let pooled = match &self.pooling {
+            TokenPooling::Plain(pooling) => pool_tokens(&x, *pooling, self.pooled_prefix)?,
+            TokenPooling::Attention(pooling) => {
+                let patches = x.dim(1)? - self.pooled_prefix;
+                let pooled = pooling.forward(&x.narrow(1, self.pooled_prefix, patches)?)?;
+                pooled.to_dtype(DType::F32)?
+            }
+        };
         match &self.fc_norm {
             Some(norm) => norm.forward(&pooled),
             None => Ok(pooled),

@@ -27,10 +27,11 @@ impl Norm {
         options: NormOptions,
     ) -> error::Result<Self> {
         let weight = scope.get_f32(width, "weight")?;
-        let bias = match (options.kind, scope.has("bias")) {
-            (NormKind::Layer, true) => scope.get_f32(width, "bias")?,
-            _ => zeros(scope, width)?,
+        let bias = match options.kind {
+            NormKind::Layer => scope.get_f32_if_there(width, "bias")?,
+            NormKind::Rms => None,
         };
+        let bias = bias.map_or_else(|| zeros(scope, width), Ok)?;
         norm::Weights::new(options.kind, &weight, &bias, options.eps)
             .map(Self)
             .map_err(|e| classify(e, "cannot prepare a norm"))

@@ -7,6 +7,7 @@ mod gif;
 mod jpeg;
 mod png;
 mod resize;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use decode::DecodeOptions;
 pub(crate) use decode::decode_any as decode_unguarded;
 pub(crate) use format::EXTENSIONS;
 pub(crate) use resize::resize_padded;
+pub(crate) use steps::{Filter, Size, Step, apply_steps};
 
 use crate::error::{Error, Result, ResultExt};
 

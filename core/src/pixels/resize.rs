@@ -114,7 +114,12 @@ impl Narrow {
                 to[self.left * 3..(self.left + self.width) * 3].copy_from_slice(row);
             }
             let mut out = vec![0; rows * to * 3];
-            let cut = options().crop(start, 0.0, to as f64 * self.scale, rows as f64);
+            let cut = options(FilterType::CatmullRom).crop(
+                start,
+                0.0,
+                to as f64 * self.scale,
+                rows as f64,
+            );
             resample_with(resizer, &strip, (from, rows), &mut out, (to, rows), &cut)?;
             for (to, row) in target.chunks_exact_mut(self.side * 3).zip(out.chunks_exact(to * 3)) {
                 to[self.outputs.start * 3..self.outputs.end * 3].copy_from_slice(row);
@@ -124,7 +129,7 @@ impl Narrow {
     }
 }
 
-fn filled(pixels: usize, colour: [u8; 3]) -> Vec<u8> {
+pub(super) fn filled(pixels: usize, colour: [u8; 3]) -> Vec<u8> {
     if colour[0] == colour[1] && colour[1] == colour[2] {
         return vec![colour[0]; pixels * 3];
     }
@@ -134,26 +139,31 @@ fn filled(pixels: usize, colour: [u8; 3]) -> Vec<u8> {
 fn resample(
     resizer: &mut Resizer,
     source: &[u8],
-    (width, height): (usize, usize),
+    size: (usize, usize),
     target: &mut [u8],
-    (target_width, target_height): (usize, usize),
+    target_size: (usize, usize),
 ) -> Result<()> {
-    if (width, height) == (target_width, target_height) {
+    resample_by(resizer, source, size, target, target_size, FilterType::CatmullRom)
+}
+
+/// Resamples RGB pixels from one width and height to another.
+pub(super) fn resample_by(
+    resizer: &mut Resizer,
+    source: &[u8],
+    size: (usize, usize),
+    target: &mut [u8],
+    target_size: (usize, usize),
+    filter: FilterType,
+) -> Result<()> {
+    if size == target_size {
         target.copy_from_slice(source);
         return Ok(());
     }
-    resample_with(
-        resizer,
-        source,
-        (width, height),
-        target,
-        (target_width, target_height),
-        &options(),
-    )
+    resample_with(resizer, source, size, target, target_size, &options(filter))
 }
 
-fn options() -> ResizeOptions {
-    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
+fn options(filter: FilterType) -> ResizeOptions {
+    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter))
 }
 
 fn resample_with(

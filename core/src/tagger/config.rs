@@ -3,9 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::models::args::Args;
 use crate::nn::PixelScale;
+use crate::pixels::Step;
 use crate::weights::ModelDir;
 
 /// Longest side of a network's input: a picture is resized to it whatever the weights are, so a
@@ -55,7 +57,7 @@ pub(crate) enum ChannelOrder {
 }
 
 /// How pixels are made into the network's input.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InputSpec {
     /// Height and width.
     pub(crate) size: (usize, usize),
@@ -63,6 +65,10 @@ pub(crate) struct InputSpec {
     /// Per channel in the network's order, on values of 0 to 1.
     pub(crate) mean: [f32; 3],
     pub(crate) std: [f32; 3],
+    /// What lies under transparent pixels.
+    pub(crate) background: [u8; 3],
+    /// How a picture gets its size; padded to a square and resampled bicubically unless listed.
+    pub(crate) steps: Option<Vec<Step>>,
 }
 
 impl InputSpec {
@@ -87,13 +93,12 @@ impl ModelConfig {
             Error::model_invalid(format!("not valid JSON: {e}"))
                 .with("file", dir.origin("config.json"))
         })?;
-        let rgb = dir.has("preprocess.json");
-        Self::parse(value, rgb).map_err(|e| e.with("file", dir.origin("config.json")))
+        let preprocess = Preprocess::load(dir)?;
+        Self::parse(value, preprocess).map_err(|e| e.with("file", dir.origin("config.json")))
     }
 
-    /// From the content of a `config.json`. `rgb` says that the folder has the `preprocess.json`
-    /// of collections whose models are trained on RGB.
-    pub(crate) fn parse(value: Value, rgb: bool) -> Result<Self> {
+    /// From the content of a `config.json`, and what the folder's `preprocess.json` asks for.
+    pub(crate) fn parse(value: Value, preprocess: Option<Preprocess>) -> Result<Self> {
         let invalid = |e| Error::model_invalid(format!("not a timm configuration: {e}"));
         let file: File = serde_json::from_value(value.clone()).map_err(invalid)?;
         let pretrained = match file.pretrained_cfg {
@@ -128,6 +133,7 @@ impl ModelConfig {
         }
         if let Some(filter) = pretrained.interpolation.as_deref()
             && filter != "bicubic"
+            && preprocess.is_none()
         {
             return Err(Error::unsupported(format!(
                 "the model wants `{filter}` interpolation; only bicubic is supported"
@@ -139,16 +145,22 @@ impl ModelConfig {
             return Err(Error::model_invalid(format!("`std` is {std:?}, `mean` is {mean:?}")));
         }
         // Nothing in the file tells the channel order. The WD models are trained on BGR and scaled
-        // to -1..1; models with other statistics follow the usual RGB.
-        let usual = if rgb || mean != [0.5; 3] || std != [0.5; 3] {
+        // to -1..1; models with other statistics follow the usual RGB, and so do collections that
+        // list the steps of their preprocessing.
+        let usual = if preprocess.is_some() || mean != [0.5; 3] || std != [0.5; 3] {
             ChannelOrder::Rgb
         } else {
             ChannelOrder::Bgr
         };
         // A ConvNeXt takes any size, so the preprocessing decides; so it does for other networks
         // when it says that it is fixed.
+        let takes_any = args.family() == "convnext";
+        if let Some(preprocess) = preprocess.as_ref().filter(|_| takes_any) {
+            let (width, height) = preprocess.size;
+            args.set_default("img_size", vec![height, width].into());
+        }
         if let Some([_, height, width]) = pretrained.input_size
-            && (pretrained.fixed_input_size || args.family() == "convnext")
+            && (pretrained.fixed_input_size || takes_any)
         {
             args.set_default("img_size", vec![height, width].into());
         }
@@ -165,16 +177,21 @@ impl ModelConfig {
                 size.0
             )));
         }
-        Ok(Self {
-            args,
-            labels: declared.or(file.num_classes).or(pretrained.num_classes),
-            input: InputSpec {
-                size,
-                channels: extension.channel_order.unwrap_or(usual),
-                mean,
-                std,
-            },
-        })
+        let channels = extension.channel_order.unwrap_or(usual);
+        let input = match preprocess {
+            None => InputSpec { size, channels, mean, std, background: [255; 3], steps: None },
+            Some(Preprocess { background, steps, size: made, mean, std }) => {
+                if (made.1, made.0) != size {
+                    return Err(Error::model_invalid(format!(
+                        "`preprocess.json` makes pictures of {} x {}, but the network takes {} x {}",
+                        made.0, made.1, size.1, size.0
+                    )));
+                }
+                InputSpec { size, channels, mean, std, background, steps: Some(steps) }
+            }
+        };
+        let labels = declared.or(file.num_classes).or(pretrained.num_classes);
+        Ok(Self { args, labels, input })
     }
 }
 
@@ -185,7 +202,7 @@ mod tests {
     use super::*;
 
     fn parse(value: Value) -> Result<ModelConfig> {
-        ModelConfig::parse(value, false)
+        ModelConfig::parse(value, None)
     }
 
     #[test]
@@ -209,14 +226,27 @@ mod tests {
 
     #[test]
     fn colours_follow_the_statistics_unless_told() {
-        let with = |value: Value, rgb| ModelConfig::parse(value, rgb).unwrap().input.channels;
+        let with = |value: Value, stages| ModelConfig::parse(value, stages).unwrap().input.channels;
+        let stages = |side: usize| {
+            Some(Preprocess {
+                background: [255; 3],
+                steps: Vec::new(),
+                size: (side, side),
+                mean: [0.5; 3],
+                std: [0.5; 3],
+            })
+        };
         let plain = json!({"architecture": "vit_base_patch16_224"});
-        assert_eq!(with(plain.clone(), false), ChannelOrder::Bgr);
-        assert_eq!(with(plain, true), ChannelOrder::Rgb);
+        assert_eq!(with(plain.clone(), None), ChannelOrder::Bgr);
+        assert_eq!(with(plain.clone(), stages(224)), ChannelOrder::Rgb);
+        let error = ModelConfig::parse(plain, stages(225)).err().unwrap().to_string();
+        assert!(error.contains("225 x 225"), "{error}");
+        let any = json!({"architecture": "convnext_base"});
+        assert_eq!(ModelConfig::parse(any, stages(320)).unwrap().input.size, (320, 320));
         let told = json!({
             "architecture": "vit_base_patch16_224", "tagbrush": {"channel_order": "rgb"},
         });
-        assert_eq!(with(told, false), ChannelOrder::Rgb);
+        assert_eq!(with(told, None), ChannelOrder::Rgb);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::control::Control;
 use crate::device::{Device, Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::hub::PullOptions;
+use crate::kernels::cpu::cpu_kernels;
 use crate::models::Classifier;
 use crate::pixels::DecodeOptions;
 use crate::weights::{ModelDir, Weights, onnx, saved_model};
@@ -107,6 +108,7 @@ pub(super) struct Loaded {
 /// Loads `model`: `demo`, a folder, or the id or alias of a published model.
 pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Loaded> {
     let placement = Placement::resolve(options.device, options.precision)?;
+    cpu_kernels()?; // A name in the environment that this machine cannot serve.
     if options.batch_size == Some(0) {
         return Err(Error::invalid_input("the batch size is 0").with("field", "batch_size"));
     }
@@ -203,7 +205,7 @@ fn open(dir: &ModelDir, placement: &Placement) -> Result<(ModelConfig, Weights)>
         } else {
             return Err(no_weights(dir));
         };
-        let config = ModelConfig::parse(imported.config, false)?;
+        let config = ModelConfig::parse(imported.config, None)?;
         return Ok((config, Weights::made(imported.tensors, dir.origin(file), device, dtype)));
     }
     Err(no_weights(dir))

@@ -11,6 +11,7 @@ mod load;
 mod names;
 mod options;
 mod prepare;
+mod preprocess;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ use finish::Selection;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use labels::{parse_labels, parse_thresholds};
 use prepare::Prepared;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use preprocess::Preprocess;
 
 use crate::batch::{Stage, Stream, batch_size};
 use crate::control::Control;

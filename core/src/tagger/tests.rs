@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::config::ModelConfig;
 use super::*;
 use crate::ErrorKind;
-use crate::weights::ModelDir;
+use crate::weights::{ModelDir, Weights};
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
@@ -155,8 +155,10 @@ fn saved_models_equal_onnxruntime() {
         // The same folder without the graph, as people have it who deleted the larger file.
         let copy = tempfile::tempdir().unwrap();
         std::fs::create_dir(copy.path().join("variables")).unwrap();
-        for file in ["keras_metadata.pb", "selected_tags.csv"] {
-            std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+        for file in ["keras_metadata.pb", "saved_model.pb", "selected_tags.csv"] {
+            if folder.join(file).is_file() {
+                std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+            }
         }
         for entry in std::fs::read_dir(folder.join("variables")).unwrap() {
             let path = entry.unwrap().path();
@@ -168,11 +170,69 @@ fn saved_models_equal_onnxruntime() {
     }
 }
 
-/// One small folder of each family, for tests of what is the same for all.
+#[test]
+fn the_stages_of_a_folder_are_followed_or_refused() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "selected_tags.csv"] {
+        let from = goldens().join("timm/vit-wd").join(file);
+        std::fs::copy(from, copy.path().join(file)).unwrap();
+    }
+    let scores = |stages: &str| {
+        std::fs::write(copy.path().join("preprocess.json"), stages).unwrap();
+        let tagger = Tagger::load(copy.path().to_str().unwrap(), &LoadOptions::default())?;
+        tagger.scores([picture(3)], &Control::new()).remove(0)
+    };
+    let normalize = r#"{"type": "to_tensor"}, {"type": "normalize", "mean": 0.5, "std": 0.5}"#;
+    let with = |stages: &str| scores(&format!(r#"{{"test": [{stages}, {normalize}]}}"#));
+    let crop = r#"{"type": "center_crop", "size": 32}"#;
+    let stretch = r#"{"type": "resize", "size": [32, 32]}"#;
+    assert_ne!(with(crop).unwrap(), with(stretch).unwrap());
+    let error = with(&format!(r#"{stretch}, {{"type": "posterize"}}"#)).unwrap_err().to_string();
+    for part in ["posterize", "stage=test[1]", "preprocess.json"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(
+        with(r#"{"type": "resize", "size": [32, 31]}"#).unwrap_err().to_string().contains("31")
+    );
+}
+
+/// A small tagger of each family with random weights, for tests of what is the same for all.
 fn one_of_each() -> Vec<Tagger> {
-    ["vit-wd", "eva-wd", "swin-wd", "convnext-v2"]
-        .map(|name| load(&goldens().join("timm").join(name)))
-        .into()
+    let tiny = |arch: &archs::Arch| {
+        let config = ModelConfig::parse(serde_json::from_str(arch.tiny).unwrap(), None).unwrap();
+        assert_eq!(config.args.family(), arch.family);
+        let labels = Labels::load(&ModelDir::Disk(goldens().join("timm/vit-wd"))).unwrap();
+        let weights = Weights::random(1, &Device::Cpu, DType::F32);
+        let network =
+            archs::load(&config.args, labels.len(), &weights.root(), &config.input.scale())
+                .unwrap();
+        Tagger {
+            model: Arc::new(Model {
+                name: arch.family.to_owned(),
+                network,
+                labels,
+                input: config.input,
+                placement: Placement::resolve(Default::default(), Default::default()).unwrap(),
+                recommended_threshold: None,
+                decode: DecodeOptions::default(),
+            }),
+            batch_size: 4,
+        }
+    };
+    archs::ARCHS.iter().map(tiny).collect()
+}
+
+#[test]
+fn random_networks_see_their_pictures() {
+    for tagger in one_of_each() {
+        let scores = tagger.scores((0..2).map(picture), &Control::new());
+        let scores: Vec<_> = scores.into_iter().map(Result::unwrap).collect();
+        let apart = difference(&scores[..1], &scores[1..]);
+        let undecided = scores[0].iter().filter(|score| (0.02..0.98).contains(*score)).count();
+        let name = tagger.name();
+        assert!(apart > 1e-3, "{name}: pictures differ by {apart:e}");
+        assert!(undecided > scores[0].len() / 2, "{name}: {:?}", scores[0]);
+    }
 }
 
 /// A picture of its own for every seed.

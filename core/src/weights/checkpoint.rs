@@ -17,6 +17,9 @@ enum Store {
     Mapped(SafeTensorsFile),
     /// Tensors that an importer has already made, on the CPU.
     Made(BTreeMap<String, Tensor>),
+    /// Whatever is asked for, out of a seed. Nothing is there before.
+    #[cfg(test)]
+    Random(u64),
 }
 
 /// The tensors of one checkpoint, under the names that the networks ask for.
@@ -49,6 +52,12 @@ impl Weights {
         Self::with_store(Store::Made(tensors), origin, device, dtype)
     }
 
+    /// Whatever tensors a network asks for, out of a seed.
+    #[cfg(test)]
+    pub(crate) fn random(seed: u64, device: &Device, dtype: DType) -> Self {
+        Self::with_store(Store::Random(seed), "random weights".to_owned(), device, dtype)
+    }
+
     fn with_store(store: Store, origin: String, device: &Device, dtype: DType) -> Self {
         Self { store, origin, device: device.clone(), dtype, taken: RefCell::default() }
     }
@@ -63,6 +72,8 @@ impl Weights {
         match &self.store {
             Store::Mapped(file) => file.shape(name),
             Store::Made(tensors) => tensors.get(name).map(|t| t.dims().to_vec()),
+            #[cfg(test)]
+            Store::Random(_) => None,
         }
     }
 
@@ -70,10 +81,21 @@ impl Weights {
         match &self.store {
             Store::Mapped(file) => file.names().map(str::to_owned).collect(),
             Store::Made(tensors) => tensors.keys().cloned().collect(),
+            #[cfg(test)]
+            Store::Random(_) => Vec::new(),
         }
     }
 
     fn take(&self, name: &str, expected: &Shape, dtype: DType) -> Result<Tensor> {
+        let placed = |tensor: candle_core::Result<Tensor>| {
+            tensor
+                .and_then(|t| t.to_dtype(dtype)?.to_device(&self.device))
+                .map_err(|e| crate::device::classify(e, "cannot load a tensor"))
+        };
+        #[cfg(test)]
+        if let Store::Random(seed) = self.store {
+            return placed(super::random::tensor(seed, name, expected));
+        }
         let found = self.shape(name).ok_or_else(|| self.missing(name))?;
         if found != expected.dims() {
             return Err(Error::model_invalid(format!(
@@ -84,10 +106,9 @@ impl Weights {
         }
         let tensor = match &self.store {
             Store::Mapped(file) => file.load(name, dtype, &self.device),
-            Store::Made(tensors) => tensors[name]
-                .to_dtype(dtype)
-                .and_then(|t| t.to_device(&self.device))
-                .map_err(|e| crate::device::classify(e, "cannot load a tensor")),
+            Store::Made(tensors) => placed(Ok(tensors[name].clone())),
+            #[cfg(test)]
+            Store::Random(_) => Err(self.missing(name)),
         }
         .map_err(|error| error.with("tensor", name).with("file", &self.origin))?;
         self.taken.borrow_mut().insert(name.to_owned());
@@ -149,6 +170,19 @@ impl Scope<'_> {
     /// decide about accuracy.
     pub(crate) fn get_f32(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.weights.take(&self.full(name), &shape.into(), DType::F32)
+    }
+
+    /// As [`get_f32`](Self::get_f32), or `None` if the checkpoint has no tensor `name`.
+    pub(crate) fn get_f32_if_there(
+        &self,
+        shape: impl Into<Shape>,
+        name: &str,
+    ) -> Result<Option<Tensor>> {
+        let is_there = self.has(name);
+        // Random weights have everything that may be there.
+        #[cfg(test)]
+        let is_there = is_there || matches!(self.weights.store, Store::Random(_));
+        if is_there { self.get_f32(shape, name).map(Some) } else { Ok(None) }
     }
 
     /// Whether the checkpoint has a tensor `name`.

@@ -8,8 +8,11 @@ mod checkpoint;
 mod mapped;
 mod model_dir;
 pub(crate) mod onnx;
+#[cfg(test)]
+mod random;
 mod safetensors;
 pub(crate) mod saved_model;
+mod windows;
 mod wire;
 
 pub(crate) use checkpoint::{Scope, Weights};

@@ -233,11 +233,11 @@ def keras_models():
         def __init__(self, dim, window, heads, **kwargs):
             super().__init__(**kwargs)
             self.dim, self.window, self.heads = dim, window, heads
-            self.cpb = [
+            self.cpb_mlp = keras.Sequential([
                 K.Dense(512, name="cpb_mlp/dense_0"),
                 K.Activation("relu", name="cpb_mlp/relu"),
                 K.Dense(heads, use_bias=False, name="cpb_mlp/dense_1"),
-            ]
+            ])
             self.qkv = K.Dense(3 * dim, use_bias=False, name="qkv")
             self.proj = K.Dense(dim, name="proj")
             steps = np.arange(-(window - 1), window, dtype=np.float32)
@@ -266,9 +266,7 @@ def keras_models():
                 tf.math.l2_normalize(k, axis=-1), (0, 1, 3, 2)
             )
             attn = attn * tf.exp(tf.minimum(self.logit_scale, math.log(100.0)))
-            bias = self.table
-            for layer in self.cpb:
-                bias = layer(bias)
+            bias = self.cpb_mlp(self.table)
             bias = tf.gather(tf.reshape(bias, (-1, self.heads)), tf.reshape(self.index, (-1,)))
             bias = tf.reshape(bias, (self.window**2, self.window**2, -1))
             bias = 16 * tf.sigmoid(tf.transpose(bias, (2, 0, 1)))
@@ -391,6 +389,8 @@ def keras_models():
                              True, False),
         "keras-swinv2-batch1": (48, lambda: swinv2(48, 8, (2, 1), (2, 4), 6, CLASSES),
                                 False, True),
+        # Windows of 4 on maps of 8, 4 and 2: shifted, whole, and cut to the map.
+        "keras-swinv2": (32, lambda: swinv2(32, 8, (2, 1, 1), (2, 4, 4), 4, CLASSES), True, False),
         "keras-moat": (32, lambda: moat(32, CLASSES), True, False),
     }
     full = {
@@ -401,6 +401,40 @@ def keras_models():
                          False, True),
     }
     return small, full
+
+
+def copy_constants(source, target):
+    """Copies of the computation only the tables, as they lie in the file: nothing else is read of it,
+    and the rest is megabytes of the same layers over and over."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    def tables(nodes):
+        # Shapes and permutations have one axis.
+        return [
+            node for node in nodes
+            if node.op == "Const" and len(node.attr["value"].tensor.tensor_shape.dim) >= 2
+        ]
+
+    full = saved_model_pb2.SavedModel.FromString(source.read_bytes())
+    kept = saved_model_pb2.SavedModel(saved_model_schema_version=full.saved_model_schema_version)
+    for graph in full.meta_graphs:
+        to = kept.meta_graphs.add()
+        to.meta_info_def.tags.extend(graph.meta_info_def.tags)
+        to.graph_def.versions.CopyFrom(graph.graph_def.versions)
+        to.graph_def.node.extend(tables(graph.graph_def.node))
+        # A layer's function is there for training and use, called and saved: the first will do.
+        seen = set()
+        for function in graph.graph_def.library.function:
+            found = tables(function.node_def)
+            content = [node.attr["value"].SerializeToString() for node in found]
+            if not seen.issuperset(content):
+                copy = to.graph_def.library.function.add()
+                copy.signature.name = function.signature.name
+                copy.node_def.extend(found)
+                seen.update(content)
+    target.write_bytes(kept.SerializeToString(deterministic=True))
+    print(f"saved_model.pb: {len(source.read_bytes()) / 1000:.0f} kB, of which "
+          f"{target.stat().st_size / 1000:.0f} kB kept")
 
 
 def keras_cases(names, out, full_size):
@@ -424,11 +458,13 @@ def keras_cases(names, out, full_size):
         proto, _ = tf2onnx.convert.from_keras(model, input_signature=spec, opset=13)
         onnx.save(proto, folder / "model.onnx")
         finish(folder, size, model.output_shape[-1], seed)
-        if saved_too and name in ("keras-vit", "keras-convnextv2"):
+        if saved_too and name in ("keras-vit", "keras-convnextv2", "keras-swinv2"):
             with tempfile.TemporaryDirectory() as tmp:
                 model.save(tmp, include_optimizer=False, save_format="tf")
                 shutil.copytree(Path(tmp) / "variables", folder / "variables")
                 shutil.copy(Path(tmp) / "keras_metadata.pb", folder)
+                if "swin" in name:
+                    copy_constants(Path(tmp) / "saved_model.pb", folder / "saved_model.pb")
 
 
 # --------------------------------------------------------------------------- timm

@@ -58,6 +58,9 @@ CASES = {
     "convnext-hidden": ("convnext_large_mlp", CONVNEXT | dict(head_hidden_size=20, kernel_sizes=[7, 5, 3, 3])),
     "convnext-norm-first": ("convnext_tiny_hnf", CONVNEXT | dict(conv_bias=False, global_pool="max")),
     "convnext-rms": ("convnext_atto_rms", CONVNEXT | dict(patch_size=2)),
+    # Seeds count the cases, so new ones come last.
+    "vit-siglip": ("vit_base_patch16_siglip_224", VIT | dict(mlp_ratio=2.5)),
+    "vit-attention-pool": ("vit_base_patch16_224", VIT | dict(global_pool="map", reg_tokens=2, qkv_bias=False, fc_norm=True, act_layer="gelu_tanh", norm_layer="rmsnorm")),
 }
 
 LABELS = (

@@ -2,6 +2,7 @@
 
 use tagbrush::{
     Control, Device, Image, LoadOptions, Placement, Precision, Result, Tagger, cache_dir,
+    cpu_kernels,
 };
 
 use crate::{FAILURE, SUCCESS};
@@ -11,7 +12,10 @@ pub(crate) fn run() -> Result<u8> {
     println!("system    {} {}", std::env::consts::OS, std::env::consts::ARCH);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("threads   {cores} (RAYON_NUM_THREADS sets another number)");
-    println!("processor {}", processor());
+    match cpu_kernels() {
+        Ok(kernels) => println!("kernels   {kernels}"),
+        Err(error) => println!("kernels   {error}"),
+    }
     for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Metal(0)] {
         match Placement::resolve(device, Precision::Auto) {
             Ok(placement) => println!("device    {device}: {placement}"),
@@ -53,19 +57,4 @@ fn build() -> String {
     let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let profile = if cfg!(debug_assertions) { "DEBUG BUILD, slow" } else { "release" };
     format!("{profile}; features: {}", features.join(", "))
-}
-
-/// The vector instructions that decide about speed.
-fn processor() -> String {
-    #[cfg(target_arch = "x86_64")]
-    let found = [
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("fma", is_x86_feature_detected!("fma")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
-    ];
-    #[cfg(not(target_arch = "x86_64"))]
-    let found: [(&str, bool); 0] = [];
-    let names: Vec<_> = found.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    if names.is_empty() { "no vector instructions known".to_owned() } else { names.join(", ") }
 }

@@ -65,7 +65,7 @@ pub(in super::super) unsafe fn apply_to<S: Simd>(
                 each!(|x| S::mul(x, math::sigmoid::<S>(S::mul(x, S::splat(1.702)))))
             }
             Activation::Silu => each!(|x| S::mul(x, math::sigmoid::<S>(x))),
-            Activation::Relu => each!(|x| S::max(x, S::splat(0.0))),
+            Activation::Relu => each!(|x| S::max(S::splat(0.0), x)),
         }
     }
 }

@@ -41,6 +41,9 @@ fn takes_empty_extreme_and_strided_input() {
             assert_eq!(activation.forward(&empty).unwrap().dims(), &[0, 3]);
             let values = activation.forward(&extreme).unwrap().to_vec1::<f32>().unwrap();
             assert!(values.iter().all(|v| v.is_finite()), "{isa:?} {activation:?}: {values:?}");
+            let nan = Tensor::new(&[f32::NAN; 3], &Device::Cpu).unwrap();
+            let values = activation.forward(&nan).unwrap().to_vec1::<f32>().unwrap();
+            assert!(values.iter().all(|v| v.is_nan()), "{isa:?} {activation:?}");
             let found = activation.forward(&strided).unwrap();
             let expected = reference::forward(activation, &strided).unwrap();
             assert_close(&found, &expected, 2e-6, &format!("{isa:?} {activation:?} strided"));
@@ -80,5 +83,8 @@ fn exp_has_the_stated_error() {
         let mut low = vec![f32::NEG_INFINITY; 16];
         run(isa, Exp(&mut low));
         assert_eq!(low, [0.0; 16]);
+        let mut none = vec![f32::NAN; 16];
+        run(isa, Exp(&mut none));
+        assert!(none.iter().all(|y| y.is_nan()));
     });
 }

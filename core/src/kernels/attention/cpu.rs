@@ -460,8 +460,8 @@ impl Head<'_> {
                 }
             }
             let tokens = self.call.q.dims[2];
-            for row in 0..rows {
-                let scale = E::S::splat(1.0 / total[row]);
+            for (row, total) in total.iter().enumerate().take(rows) {
+                let scale = E::S::splat(1.0 / total);
                 let token = self.entry() * tokens + self.token(first + row);
                 let start = (token * self.sizes.heads + self.head()) * d;
                 for at in (0..d).step_by(lanes) {

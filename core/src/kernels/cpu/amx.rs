@@ -13,7 +13,6 @@ use std::arch::x86_64::*;
 
 use super::bf16::{put_pairs, round};
 use super::engine::{Engine, Line, MAX_COLS, MAX_DEPTH};
-use super::simd::Simd;
 use super::x86::Avx512;
 
 const ROWS: usize = 32;

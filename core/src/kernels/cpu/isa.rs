@@ -65,6 +65,27 @@ impl Isa {
     }
 }
 
+/// What the CPU computes with, in words: the set of instructions in use, and how products of each
+/// precision are made.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the variable `TAGBRUSH_ISA` names
+/// no set, or one that this machine does not have.
+pub fn cpu_kernels() -> crate::Result<String> {
+    let isa = Isa::chosen()
+        .map_err(|message| crate::Error::invalid_input(message).with("variable", VARIABLE))?;
+    let (f32, bf16) = match isa {
+        Isa::Portable | Isa::Avx2 | Isa::Avx512 => ("multiply-add", "multiply-add in f32"),
+        Isa::Avx512Bf16 => ("multiply-add", "dot products"),
+        Isa::Amx => ("tiles, three products of split operands", "tiles"),
+    };
+    let best = match Isa::best() {
+        best if best == isa => String::new(),
+        best => format!("; this machine has {}", best.name()),
+    };
+    Ok(format!("{}: f32 by {f32}, bf16 by {bf16}{best}", isa.name()))
+}
+
 fn choose(wanted: Option<&str>) -> Result<Isa, String> {
     let best = Isa::best();
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(best) };

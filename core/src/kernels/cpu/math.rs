@@ -19,7 +19,8 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
         // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
         const ROUND: f32 = 12_582_912.0;
         let low = S::splat(-87.0);
-        let clamped = S::min(S::max(x, low), S::splat(88.0));
+        // In this order what is no number stays so.
+        let clamped = S::min(S::splat(88.0), S::max(low, x));
         let round = S::splat(ROUND);
         let n = S::sub(S::mul_add(clamped, S::splat(std::f32::consts::LOG2_E), round), round);
         let r = S::mul_add(n, S::splat(-LN2_HIGH), clamped);

@@ -15,6 +15,7 @@ mod task;
 mod x86;
 
 pub(crate) use engine::{Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product};
+pub use isa::cpu_kernels;
 pub(crate) use isa::{Format, Isa, run, run_product};
 pub(crate) use rows::{NormArgs, Patches, Sink, Values};
 pub(crate) use simd::{Kernel, MAX_LANES, Simd};

@@ -32,7 +32,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// The larger one; `b` if one of them is no number.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller one; `b` if one of them is no number.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, in one rounding where the set has it.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;

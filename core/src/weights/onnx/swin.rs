@@ -11,9 +11,7 @@ use super::reader::{Conv, Linear, Mlp, Reader};
 use super::vit::{ratio, set};
 use super::{Head, Network};
 use crate::error::{Error, Result};
-
-/// What separates regions of a shifted map that are no neighbours.
-const MASKED: f32 = -100.0;
+use crate::weights::windows::mask;
 
 struct Block {
     attention: Attention,
@@ -314,28 +312,6 @@ impl Reader<'_, '_> {
         }
         Ok(bias)
     }
-}
-
-/// The mask of window number `number` of a map of `side` by `side`.
-fn mask(side: usize, window: usize, shift: usize, number: usize) -> Vec<f32> {
-    let per_row = side / window.max(1);
-    let region = |at: usize| match at {
-        at if at < side - window => 0,
-        at if at < side - shift => 1,
-        _ => 2,
-    };
-    let regions: Vec<usize> = (0..window * window)
-        .map(|i| {
-            let row = number / per_row * window + i / window;
-            let column = number % per_row * window + i % window;
-            region(row) * 3 + region(column)
-        })
-        .collect();
-    let mut mask = Vec::with_capacity(regions.len() * regions.len());
-    for a in &regions {
-        mask.extend(regions.iter().map(|b| if a == b { 0.0 } else { MASKED }));
-    }
-    mask
 }
 
 /// The side of the (square) windows.

@@ -1,13 +1,16 @@
 //! Weights out of Keras SavedModels.
 //!
 //! The version 2 taggers are also published as SavedModels: `variables/` holds the weights under
-//! the numbers of their layers, `keras_metadata.pb` the configuration of each layer. Both networks
+//! the numbers of their layers, `keras_metadata.pb` the configuration of each layer. The networks
 //! that are read here are plain chains of layers, so the order of the layers, and the shapes of
-//! their variables, say which is which. The computation itself (`saved_model.pb`) is not read.
+//! their variables, say which is which. Of the computation (`saved_model.pb`) only the tables that
+//! tell the windows of a SwinV2 are read.
 
 mod bundle;
+mod constants;
 mod crc32c;
 mod objects;
+mod swin;
 mod table;
 
 use std::collections::BTreeMap;
@@ -38,22 +41,20 @@ pub(crate) fn import(dir: &Path) -> Result<Imported> {
         std::fs::read(&path).map_err(|e| Error::io("read the model's metadata", &path, e))?;
     let metadata = objects::metadata(&bytes).context("file", path.display())?;
     let bundle = Bundle::open(&dir.join("variables"))?;
-    read(&bundle, &metadata).context("file", dir.join("variables").display())
+    read(dir, &bundle, &metadata).context("file", dir.join("variables").display())
 }
 
-fn read(bundle: &Bundle, metadata: &Metadata) -> Result<Imported> {
+fn read(dir: &Path, bundle: &Bundle, metadata: &Metadata) -> Result<Imported> {
     let name = metadata.model.to_ascii_lowercase();
     if name.contains("moat") {
         return Err(Error::unsupported("MOAT networks are not supported"));
     }
-    if name.contains("swin") {
-        return Err(Error::unsupported(
-            "a SwinV2 SavedModel does not record its windows; use the ONNX or safetensors file",
-        ));
-    }
     let layers = objects::layers(bundle.objects()?)?;
     let mut reader = Reader { bundle, layers, next: 0, tensors: BTreeMap::new() };
-    let mut found = if reader.layers.iter().any(|l| l.variables.contains_key("depthwise_kernel")) {
+    let has = |variable| reader.layers.iter().any(|l| l.variables.contains_key(variable));
+    let mut found = if has(swin::MARK) {
+        reader.swin(dir, metadata)?
+    } else if has("depthwise_kernel") {
         reader.convnext(metadata)?
     } else {
         reader.vit(metadata)?
@@ -87,9 +88,9 @@ fn read(bundle: &Bundle, metadata: &Metadata) -> Result<Imported> {
             "num_classes": found.classes,
         },
     });
-    if found.architecture.starts_with("vit") {
+    if let Some(epsilon) = found.default_epsilon {
         config["global_pool"] = json!("avg");
-        if metadata.epsilon != 1e-6 {
+        if metadata.epsilon != epsilon {
             config["tagbrush"] = json!({ "norm_eps": metadata.epsilon });
         }
     }
@@ -101,6 +102,8 @@ struct Found {
     arguments: Map<String, Value>,
     classes: usize,
     features: usize,
+    /// The epsilon of a network that has no argument for it and need not mention this one.
+    default_epsilon: Option<f64>,
 }
 
 /// Takes layers in their order.
@@ -166,23 +169,35 @@ impl Reader<'_> {
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Result<()> {
+        self.inner_norm("", name, width)?;
+        self.done(2)
+    }
+
+    /// The norm at `place` of the next layer.
+    fn inner_norm(&mut self, place: &str, name: &str, width: usize) -> Result<()> {
         for (variable, to) in [("gamma", "weight"), ("beta", "bias")] {
-            let values = self.values(variable, &[width])?;
+            let values = self.values(&format!("{place}{variable}"), &[width])?;
             self.put(format!("{name}.{to}"), &[width], values)?;
         }
-        self.done(2)
+        Ok(())
     }
 
     /// A dense layer, or a convolution of 1 by 1.
     fn linear(&mut self, name: &str, inner: usize) -> Result<usize> {
-        let dims = self.dims("kernel")?;
-        let outer = dims.last().copied().unwrap_or(0);
-        let expected = if dims.len() == 4 { vec![1, 1, inner, outer] } else { vec![inner, outer] };
-        let weight = self.values("kernel", &expected)?;
+        let outer = self.matrix("kernel", name, inner)?;
         let bias = self.values("bias", &[outer])?;
-        self.put(format!("{name}.weight"), &[outer, inner], turned(&weight, inner, outer))?;
         self.put(format!("{name}.bias"), &[outer], bias)?;
         self.done(2)?;
+        Ok(outer)
+    }
+
+    /// The matrix of a dense layer, which is the variable `kernel`; returns its outputs.
+    fn matrix(&mut self, kernel: &str, name: &str, inner: usize) -> Result<usize> {
+        let dims = self.dims(kernel)?;
+        let outer = dims.last().copied().unwrap_or(0);
+        let expected = if dims.len() == 4 { vec![1, 1, inner, outer] } else { vec![inner, outer] };
+        let weight = self.values(kernel, &expected)?;
+        self.put(format!("{name}.weight"), &[outer, inner], turned(&weight, inner, outer))?;
         Ok(outer)
     }
 
@@ -265,7 +280,8 @@ impl Reader<'_> {
         }
         arguments.insert("img_size".into(), json!(metadata.size));
         let architecture = if large { "vit_large_patch16_224" } else { "vit_base_patch16_224" };
-        Ok(Found { architecture, arguments, classes, features: dim })
+        let default_epsilon = Some(1e-6);
+        Ok(Found { architecture, arguments, classes, features: dim, default_epsilon })
     }
 
     /// Keras' multi-head attention; returns the number of heads.
@@ -363,7 +379,7 @@ impl Reader<'_> {
             arguments.insert("norm_eps".into(), json!(metadata.epsilon));
         }
         let architecture = if response { "convnextv2_base" } else { "convnext_base" };
-        Ok(Found { architecture, arguments, classes, features: dim })
+        Ok(Found { architecture, arguments, classes, features: dim, default_epsilon: None })
     }
 }
 

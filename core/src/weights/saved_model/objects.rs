@@ -1,7 +1,7 @@
 //! The objects of a Keras SavedModel: which variables belong to which layer, and what the layers
 //! are configured to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
 
@@ -10,11 +10,14 @@ use crate::weights::wire::{Fields, damaged};
 
 /// Most objects of one model.
 const MAX_OBJECTS: usize = 1_000_000;
+/// Longest path from a layer to a variable in it.
+const MAX_PLACE: usize = 1024;
 
 /// A layer that has variables, in the order of the model.
 #[derive(Debug)]
 pub(super) struct Layer {
-    /// Variables by the end of their name (`kernel`, `query/kernel`), with their key.
+    /// Variables by the end of their name (`kernel`, `query/kernel`), with their key; in a layer
+    /// that is made of layers, by their place in it (`attn/qkv/kernel`).
     pub(super) variables: BTreeMap<String, String>,
     /// The layer's name, as far as its variables carry it.
     pub(super) name: String,
@@ -53,15 +56,22 @@ pub(super) fn layers(bytes: &[u8]) -> Result<Vec<Layer>> {
     numbered.values().map(|id| layer(&objects, *id)).collect()
 }
 
+/// Children that list what a layer has under other names already.
+const LISTS: &[&str] =
+    &["variables", "trainable_variables", "non_trainable_variables", "layers", "keras_api"];
+
 /// The variables below one object.
 fn layer(objects: &[Object], root: usize) -> Result<Layer> {
-    let mut layer = Layer { variables: BTreeMap::new(), name: String::new() };
-    let (mut seen, mut open) = (vec![root], 0);
-    while open < seen.len() {
-        let object = objects.get(seen[open]).ok_or_else(|| damaged("an object is missing"))?;
-        if let Some((name, key)) = &object.variable {
+    let mut name = String::new();
+    let (mut by_name, mut by_place) = (BTreeMap::new(), BTreeMap::new());
+    let mut is_nested = false;
+    let (mut seen, mut open) = (vec![(root, String::new())], 0);
+    let mut known = HashSet::from([root]);
+    while let Some((id, place)) = seen.get(open).cloned() {
+        let object = objects.get(id).ok_or_else(|| damaged("an object is missing"))?;
+        if let Some((full, key)) = &object.variable {
             // A layer's variables are `layer/kernel`, those of an attention `layer/query/kernel`.
-            let parts: Vec<&str> = name.split('/').collect();
+            let parts: Vec<&str> = full.split('/').collect();
             let short = match parts[..] {
                 [.., part @ ("query" | "key" | "value" | "attention_output"), last] => {
                     format!("{part}/{last}")
@@ -70,17 +80,19 @@ fn layer(objects: &[Object], root: usize) -> Result<Layer> {
                 [] => String::new(),
             };
             if parts.len() > 1 {
-                layer.name = parts[0].to_owned();
+                name = parts[0].to_owned();
             }
-            if layer.variables.insert(short, key.clone()).is_some_and(|other| other != *key) {
-                return Err(
-                    Error::unsupported("a layer of layers is not known").with("layer", &layer.name)
-                );
-            }
+            is_nested |= by_name.insert(short, key.clone()).is_some_and(|other| other != *key);
+            by_place.insert(place.clone(), key.clone());
         }
-        for (id, _) in &object.children {
-            if !seen.contains(id) {
-                seen.push(*id);
+        for (id, child) in &object.children {
+            if !LISTS.contains(&child.as_str()) && known.insert(*id) {
+                let place =
+                    if place.is_empty() { child.clone() } else { format!("{place}/{child}") };
+                if place.len() > MAX_PLACE {
+                    return Err(damaged("an object lies too deep"));
+                }
+                seen.push((*id, place));
             }
         }
         // Layers are small; a graph in which one reaches everything is not one of Keras layers.
@@ -89,7 +101,7 @@ fn layer(objects: &[Object], root: usize) -> Result<Layer> {
         }
         open += 1;
     }
-    Ok(layer)
+    Ok(Layer { variables: if is_nested { by_place } else { by_name }, name })
 }
 
 fn object(bytes: &[u8]) -> Result<Object> {
@@ -139,27 +151,32 @@ pub(super) struct Metadata {
 
 /// Reads `keras_metadata.pb`.
 pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
-    let mut configs = Vec::new();
+    let mut configs: Vec<(String, Value)> = Vec::new();
     let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next()? {
         if number != 1 {
             continue;
         }
+        let mut place = String::new();
         let mut parts = Fields::new(value.bytes()?);
         while let Some((number, value)) = parts.next()? {
-            if number == 5 {
-                let text = value.text()?;
-                let parsed: Value = serde_json::from_str(&text).map_err(|e| {
-                    Error::model_invalid("the configuration of a layer is no JSON").caused_by(e)
-                })?;
-                configs.push(parsed);
+            match number {
+                3 => place = value.text()?,
+                5 => {
+                    let text = value.text()?;
+                    let parsed: Value = serde_json::from_str(&text).map_err(|e| {
+                        Error::model_invalid("the configuration of a layer is no JSON").caused_by(e)
+                    })?;
+                    configs.push((place.clone(), parsed));
+                }
+                _ => {}
             }
         }
     }
-    let model =
-        configs.iter().find(|config| config["config"]["layers"].is_array()).ok_or_else(|| {
-            Error::unsupported("the SavedModel does not record its layers; use the ONNX file")
-        })?;
+    let (_, model) =
+        configs.iter().find(|(_, config)| config["config"]["layers"].is_array()).ok_or_else(
+            || Error::unsupported("the SavedModel does not record its layers; use the ONNX file"),
+        )?;
     let layers: Vec<&Value> = model["config"]["layers"].as_array().into_iter().flatten().collect();
     let mut size = None;
     let mut epsilon = None;
@@ -213,6 +230,22 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
         }
     }
     let missing = || Error::unsupported("the SavedModel does not record its input or its norms");
+    // Layers in layers are not in the list of the model; their places are `root.layer.attn.proj`.
+    for (place, layer) in configs.iter().filter(|(place, _)| place.matches('.').count() > 1) {
+        let config = &layer["config"];
+        let activation = config["activation"].as_str();
+        let known = match layer["class_name"].as_str().unwrap_or_default() {
+            "LayerNormalization" => config["epsilon"].as_f64() == epsilon,
+            // The network of the position biases of SwinV2.
+            "Activation" if place.contains(".cpb_mlp.") => activation == Some("relu"),
+            "Activation" => activation == Some("gelu"),
+            "Dense" => activation == Some("linear"),
+            _ => true,
+        };
+        if !known {
+            return Err(unknown("a layer of this kind", layer).with("place", place));
+        }
+    }
     Ok(Metadata {
         model: model["name"].as_str().unwrap_or_default().to_owned(),
         size: size.ok_or_else(missing)?,
