@@ -37,35 +37,73 @@ impl Kernel for Apply<'_> {
     }
 }
 
+/// A function of one vector, as a type, so that loops are compiled for each.
+pub(in super::super) trait Function {
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    unsafe fn of<S: Simd>(x: S::V) -> S::V;
+}
+
+macro_rules! functions {
+    ($($name:ident: |$S:ident, $x:ident| $value:expr;)*) => {$(
+        pub(in super::super) struct $name;
+
+        impl Function for $name {
+            #[inline(always)]
+            unsafe fn of<$S: Simd>($x: $S::V) -> $S::V {
+                // SAFETY: the caller's promise.
+                #[allow(unused_unsafe)]
+                unsafe { $value }
+            }
+        }
+    )*};
+}
+
+functions! {
+    Identity: |S, x| x;
+    GeluErf: |S, x| math::gelu_erf::<S>(x);
+    GeluTanh: |S, x| math::gelu_tanh::<S>(x);
+    QuickGelu: |S, x| S::mul(x, math::sigmoid::<S>(S::mul(x, S::splat(1.702))));
+    Silu: |S, x| S::mul(x, math::sigmoid::<S>(x));
+    Relu: |S, x| S::max(S::splat(0.0), x);
+}
+
+/// Calls the generic `$call` with the [`Function`] of an activation.
+macro_rules! with_function {
+    ($activation:expr, $F:ident => $call:expr) => {{
+        use $crate::kernels::activation::{Activation, cpu};
+        macro_rules! arm {
+            ($name:ident) => {{
+                type $F = cpu::$name;
+                $call
+            }};
+        }
+        match $activation {
+            Activation::Identity => arm!(Identity),
+            Activation::GeluErf => arm!(GeluErf),
+            Activation::GeluTanh => arm!(GeluTanh),
+            Activation::QuickGelu => arm!(QuickGelu),
+            Activation::Silu => arm!(Silu),
+            Activation::Relu => arm!(Relu),
+        }
+    }};
+}
+pub(in super::super) use with_function;
+
 /// Applies the function to `count` values, a multiple of the lanes.
 ///
 /// # Safety
 /// The values are there, and the processor has the instructions of `S`.
 #[inline(always)]
-pub(in super::super) unsafe fn apply_to<S: Simd>(
-    activation: Activation,
-    values: *mut f32,
-    count: usize,
-) {
-    macro_rules! each {
-        (|$x:ident| $result:expr) => {
-            for i in (0..count).step_by(S::LANES) {
-                let $x = S::load(values.add(i));
-                S::store(values.add(i), $result);
-            }
-        };
-    }
+unsafe fn apply_to<S: Simd>(activation: Activation, values: *mut f32, count: usize) {
     // SAFETY: the caller's promise.
-    unsafe {
-        match activation {
-            Activation::Identity => {}
-            Activation::GeluErf => each!(|x| math::gelu_erf::<S>(x)),
-            Activation::GeluTanh => each!(|x| math::gelu_tanh::<S>(x)),
-            Activation::QuickGelu => {
-                each!(|x| S::mul(x, math::sigmoid::<S>(S::mul(x, S::splat(1.702)))))
-            }
-            Activation::Silu => each!(|x| S::mul(x, math::sigmoid::<S>(x))),
-            Activation::Relu => each!(|x| S::max(S::splat(0.0), x)),
-        }
+    unsafe { with_function!(activation, F => each::<S, F>(values, count)) }
+}
+
+#[inline(always)]
+unsafe fn each<S: Simd, F: Function>(values: *mut f32, count: usize) {
+    for i in (0..count).step_by(S::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { S::store(values.add(i), F::of::<S>(S::load(values.add(i)))) };
     }
 }

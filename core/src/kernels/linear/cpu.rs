@@ -5,7 +5,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::activation::{Activation, cpu::apply_to};
+use super::super::activation::{
+    Activation,
+    cpu::{Function, with_function},
+};
 use super::super::cpu::{
     Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, NormArgs, Patches, Product, Simd,
     Sink, Values, part, run_product, with_lines,
@@ -339,7 +342,8 @@ impl Product for Right<'_> {
                 for (i, tile) in tiles.clone().enumerate() {
                     E::tile(left.add(i * E::left_lines(chunks)), right, chunks, sums);
                     let rows = E::ROWS.min(call.rows - tile * E::ROWS);
-                    call.finish::<E>(sums, tile * E::ROWS, rows, panel * E::COLS);
+                    let (first, column) = (tile * E::ROWS, panel * E::COLS);
+                    with_function!(call.activation, F => call.finish::<E, F>(sums, first, rows, column));
                 }
             }
             E::leave();
@@ -354,25 +358,25 @@ struct Sums([f32; MAX_ROWS * MAX_COLS]);
 impl Call<'_> {
     /// Adds the bias, applies the activation and stores a tile of results.
     #[inline(always)]
-    unsafe fn finish<E: Engine>(&self, sums: *mut f32, first: usize, rows: usize, column: usize) {
+    unsafe fn finish<E: Engine, F: Function>(
+        &self,
+        sums: *const f32,
+        first: usize,
+        rows: usize,
+        column: usize,
+    ) {
         let n = self.weights.n;
         let lanes = <E::S as Simd>::LANES;
         // SAFETY: see `Right`.
         unsafe {
             let bias = self.weights.bias.as_ptr().add(column);
-            for at in (0..E::COLS).step_by(lanes) {
+            for at in (0..E::COLS.min(n - column)).step_by(lanes) {
+                let count = lanes.min(n - column - at);
                 let bias = E::S::load(bias.add(at));
                 for row in 0..rows {
-                    let to = sums.add(row * E::COLS + at);
-                    E::S::store(to, E::S::add(E::S::load(to), bias));
-                }
-            }
-            apply_to::<E::S>(self.activation, sums, rows * E::COLS);
-            for row in 0..rows {
-                for at in (0..E::COLS.min(n - column)).step_by(lanes) {
-                    let count = lanes.min(n - column - at);
                     let index = (first + row) * n + column + at;
-                    let mut value = E::S::load(sums.add(row * E::COLS + at));
+                    let sum = E::S::load(sums.add(row * E::COLS + at));
+                    let mut value = F::of::<E::S>(E::S::add(sum, bias));
                     match self.combine {
                         Combine::Keep => {}
                         Combine::Add(other) => {
@@ -393,12 +397,15 @@ impl Call<'_> {
 unsafe fn load<S: Simd>(values: Values<'_>, start: usize, count: usize) -> S::V {
     // SAFETY: the caller's promise that `count` values are there.
     unsafe {
-        if let Values::F32(values) = values {
-            let p = values.as_ptr().add(start);
-            return if count >= S::LANES { S::load(p) } else { S::load_part(p, count) };
+        match values {
+            Values::F32(values) if count >= S::LANES => S::load(values.as_ptr().add(start)),
+            Values::F32(values) => S::load_part(values.as_ptr().add(start), count),
+            Values::Bf16(values) if count >= S::LANES => S::load_bf16(values.as_ptr().add(start)),
+            _ => {
+                let mut widened = [0f32; super::super::cpu::MAX_LANES];
+                values.read::<S>(start, count.min(S::LANES), widened.as_mut_ptr());
+                S::load(widened.as_ptr())
+            }
         }
-        let mut widened = [0f32; super::super::cpu::MAX_LANES];
-        values.read::<S>(start, count.min(S::LANES), widened.as_mut_ptr());
-        S::load(widened.as_ptr())
     }
 }
