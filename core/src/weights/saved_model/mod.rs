@@ -52,7 +52,8 @@ fn read(dir: &Path, bundle: &Bundle, metadata: &Metadata) -> Result<Imported> {
     let layers = objects::layers(bundle.objects()?)?;
     let mut reader = Reader { bundle, layers, next: 0, tensors: BTreeMap::new() };
     let has = |variable| reader.layers.iter().any(|l| l.variables.contains_key(variable));
-    let mut found = if has(swin::MARK) {
+    let has_swin = has(swin::MARK);
+    let mut found = if has_swin {
         reader.swin(dir, metadata)?
     } else if has("depthwise_kernel") {
         reader.convnext(metadata)?
@@ -93,6 +94,12 @@ fn read(dir: &Path, bundle: &Bundle, metadata: &Metadata) -> Result<Imported> {
         if metadata.epsilon != epsilon {
             config["tagbrush"] = json!({ "norm_eps": metadata.epsilon });
         }
+    }
+    if metadata.epsilon != metadata.final_epsilon {
+        if !has_swin {
+            return Err(Error::unsupported("the last layer norm has another epsilon"));
+        }
+        config["tagbrush"]["final_norm_eps"] = json!(metadata.final_epsilon);
     }
     Ok(Imported { config, tensors: reader.tensors })
 }
