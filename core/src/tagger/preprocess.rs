@@ -11,7 +11,8 @@ use crate::error::{Error, Result, ResultExt};
 use crate::pixels::{Filter, Size, Step};
 use crate::weights::ModelDir;
 
-const FILE: &str = "preprocess.json";
+/// The file's name.
+pub(super) const FILE: &str = "preprocess.json";
 /// Longest side that a stage may ask for.
 const MAX_SIDE: usize = 1 << 14;
 /// What lies under transparent pixels unless a stage says otherwise.
