@@ -45,6 +45,8 @@ impl SwinV2 {
         args.bool("strict_img_size", true)?; // Inputs always have the size of the configuration.
         args.bool("dynamic_img_size", false)?;
         let norm = NormOptions { kind: NormKind::Layer, eps: args.f64("norm_eps", 1e-5)? };
+        // No argument of timm's: the first Keras networks of the kind end in a norm of their own.
+        let last_norm = NormOptions { eps: args.f64("final_norm_eps", norm.eps)?, ..norm };
         let width = args.usize("embed_dim", 96)?;
         let patch = args.pair("patch_size", 4)?;
         let depths = args.stages("depths", &[2, 2, 6, 2])?;
@@ -103,7 +105,7 @@ impl SwinV2 {
             )?,
             patch_norm: Norm::load(&scope.at("patch_embed.norm"), width, norm)?,
             stages,
-            norm: Norm::load(&scope.at("norm"), features, norm)?,
+            norm: Norm::load(&scope.at("norm"), features, last_norm)?,
             pooling,
             head: Linear::load(&scope.at("head.fc"), features, labels, true)?,
             features,

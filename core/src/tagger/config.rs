@@ -45,6 +45,7 @@ struct Pretrained {
 #[serde(deny_unknown_fields)]
 struct Extension {
     norm_eps: Option<f64>,
+    final_norm_eps: Option<f64>,
     channel_order: Option<ChannelOrder>,
 }
 
@@ -125,6 +126,9 @@ impl ModelConfig {
         let mut args = Args::new(&file.architecture, &overrides)?;
         if let Some(eps) = extension.norm_eps {
             args.set_default("norm_eps", eps.into());
+        }
+        if let Some(eps) = extension.final_norm_eps {
+            args.set_default("final_norm_eps", eps.into());
         }
         if let Some([channels, ..]) = pretrained.input_size
             && channels != 3

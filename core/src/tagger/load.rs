@@ -6,6 +6,7 @@ use super::archs;
 use super::config::{InputSpec, ModelConfig};
 use super::known::{KnownModel, find_known};
 use super::labels::Labels;
+use super::preprocess::FILE as PREPROCESS;
 use crate::control::Control;
 use crate::device::{Device, Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -205,6 +206,13 @@ fn open(dir: &ModelDir, placement: &Placement) -> Result<(ModelConfig, Weights)>
         } else {
             return Err(no_weights(dir));
         };
+        if dir.has(PREPROCESS) {
+            return Err(Error::unsupported(format!(
+                "`{PREPROCESS}` beside a model that scales its input itself; they say different \
+                 things unless the weights are in `{SAFETENSORS}`"
+            ))
+            .with("file", dir.origin(PREPROCESS)));
+        }
         let config = ModelConfig::parse(imported.config, None)?;
         return Ok((config, Weights::made(imported.tensors, dir.origin(file), device, dtype)));
     }

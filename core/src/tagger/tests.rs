@@ -191,9 +191,18 @@ fn the_stages_of_a_folder_are_followed_or_refused() {
     for part in ["posterize", "stage=test[1]", "preprocess.json"] {
         assert!(error.contains(part), "{error}");
     }
-    assert!(
-        with(r#"{"type": "resize", "size": [32, 31]}"#).unwrap_err().to_string().contains("31")
-    );
+    let odd = r#"{"type": "resize", "size": [32, 31]}"#;
+    assert!(with(odd).unwrap_err().to_string().contains("31 x 32"));
+    // A graph takes pictures of 0..255, which no stages make.
+    std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
+    let graph = goldens().join("onnx/keras-vit/model.onnx");
+    std::fs::copy(graph, copy.path().join("model.onnx")).unwrap();
+    std::fs::copy(
+        goldens().join("onnx/keras-vit/selected_tags.csv"),
+        copy.path().join("selected_tags.csv"),
+    )
+    .unwrap();
+    assert!(with(stretch).unwrap_err().to_string().contains("scales its input itself"));
 }
 
 /// A small tagger of each family with random weights, for tests of what is the same for all.

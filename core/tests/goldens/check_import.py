@@ -30,6 +30,8 @@ def build(config, tensors):
         for module in model.modules():
             if isinstance(module, torch.nn.LayerNorm):
                 module.eps = epsilon
+    if (epsilon := config.get("tagbrush", {}).get("final_norm_eps")) is not None:
+        model.norm.eps = epsilon
     # SwinV2's position bias comes computed instead of as the network that computes it.
     biases = {k: v for k, v in tensors.items() if k.endswith("position_bias")}
     tensors = {k: v for k, v in tensors.items() if k not in biases}

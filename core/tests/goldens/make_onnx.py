@@ -341,7 +341,7 @@ def keras_models():
             x = tf.reshape(tf.concat(parts, axis=-1), (b, (self.side // 2) ** 2, 4 * c))
             return self.norm(self.reduction(x))
 
-    def swinv2(size, dim, depths, heads, window, classes):
+    def swinv2(size, dim, depths, heads, window, classes, final_epsilon=1e-5):
         inputs = K.Input(shape=(size, size, 3))
         x = scaled(inputs)
         x = K.Conv2D(dim, 4, strides=4)(x)
@@ -356,7 +356,7 @@ def keras_models():
             if stage + 1 < len(depths):
                 x = Merging(side, dim, name=f"{name}/patch_merging")(x)
                 side, dim = side // 2, dim * 2
-        x = K.LayerNormalization(name="predictions_norm", epsilon=1e-5)(x)
+        x = K.LayerNormalization(name="predictions_norm", epsilon=final_epsilon)(x)
         x = K.GlobalAveragePooling1D(name="predictions_globalavgpooling")(x)
         return keras.Model(inputs, head(x, classes), name="SwinV2")
 
@@ -389,8 +389,10 @@ def keras_models():
                              True, False),
         "keras-swinv2-batch1": (48, lambda: swinv2(48, 8, (2, 1), (2, 4), 6, CLASSES),
                                 False, True),
-        # Windows of 4 on maps of 8, 4 and 2: shifted, whole, and cut to the map.
-        "keras-swinv2": (32, lambda: swinv2(32, 8, (2, 1, 1), (2, 4, 4), 4, CLASSES), True, False),
+        # Windows of 4 on maps of 8, 4 and 2: shifted, whole, and cut to the map. The last norm as
+        # the first networks of the kind had it.
+        "keras-swinv2": (32, lambda: swinv2(32, 8, (2, 1, 1), (2, 4, 4), 4, CLASSES, 1e-3),
+                         True, False),
         "keras-moat": (32, lambda: moat(32, CLASSES), True, False),
     }
     full = {

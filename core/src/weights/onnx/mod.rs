@@ -72,6 +72,8 @@ struct Network {
     global_pool: Option<&'static str>,
     /// The epsilon that the configuration need not mention.
     default_epsilon: f64,
+    /// The epsilon of the last norm, in networks where it may be another.
+    final_epsilon: Option<f64>,
     scaling: Option<Scaling>,
     /// Whether the architecture has no argument for the size of the image.
     sizes_itself: bool,
@@ -153,6 +155,10 @@ fn configuration(reader: &Reader<'_, '_>, network: Network, size: usize) -> Resu
     let epsilon = reader.epsilon()?;
     if epsilon != network.default_epsilon {
         config["tagbrush"] = json!({ "norm_eps": epsilon });
+    }
+    if let Some(last) = network.final_epsilon.filter(|last| (last - epsilon).abs() > 1e-3 * epsilon)
+    {
+        config["tagbrush"]["final_norm_eps"] = json!(last);
     }
     Ok(config)
 }

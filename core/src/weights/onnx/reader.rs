@@ -287,8 +287,13 @@ impl<'t, 'g> Reader<'t, 'g> {
     }
 
     pub(super) fn put_norm(&self, name: &str, norm: &LayerNorm) -> Result<()> {
-        let count = super::layout::extent(&norm.along);
         self.epsilons.borrow_mut().push(norm.epsilon);
+        self.put_final_norm(name, norm)
+    }
+
+    /// A norm whose epsilon is not that of the others.
+    pub(super) fn put_final_norm(&self, name: &str, norm: &LayerNorm) -> Result<()> {
+        let count = super::layout::extent(&norm.along);
         let gamma = match norm.gamma {
             Some(gamma) => self.take(gamma)?,
             None => vec![1.0; count],

@@ -175,7 +175,8 @@ impl Reader<'_, '_> {
                 return Err(Error::unsupported("the blocks of a stage have different heads"));
             }
         }
-        self.put_norm("norm", norm)?;
+        self.put_final_norm("norm", norm)?;
+        network.final_epsilon = Some(norm.epsilon);
         self.put_linear("head.fc", &head.linear)?;
         let mut arguments = Map::new();
         arguments.insert("window_size".into(), json!(window));

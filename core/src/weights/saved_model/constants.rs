@@ -8,13 +8,15 @@ use crate::weights::wire::{Fields, damaged};
 
 /// Most constants that [`matching`] returns.
 const MAX_FOUND: usize = 4096;
-/// TensorFlow's number for `float`.
-const FLOAT: i64 = 1;
+/// TensorFlow's numbers for `float`, `bfloat16` and `half`; networks trained in mixed precision have
+/// tables of the latter.
+const FLOATS: [i64; 3] = [1, 14, 19];
 
 /// A constant of floats.
 pub(super) struct Constant<'a> {
     pub(super) dims: Vec<usize>,
-    /// Little-endian floats, if the file has them so.
+    dtype: i64,
+    /// The values one after the other, if the file has them so.
     content: &'a [u8],
     /// Else a list of them, of which the last is repeated.
     listed: Vec<f32>,
@@ -23,20 +25,27 @@ pub(super) struct Constant<'a> {
 impl Constant<'_> {
     /// Whether the values are these, up to rounding.
     pub(super) fn equals(&self, expected: impl IntoIterator<Item = f32>) -> bool {
-        let near = |found: f32, expected: f32| (found - expected).abs() <= 1e-4;
-        let count = self.dims.iter().try_fold(1, |n: usize, dim| n.checked_mul(*dim));
+        let Some(count) = self.dims.iter().try_fold(1, |n: usize, dim| n.checked_mul(*dim)) else {
+            return false;
+        };
+        let single = self.dtype == FLOATS[0];
+        let (width, most) = if single { (4, 1e-4) } else { (2, 1e-2) };
         let mut expected = expected.into_iter();
-        let equal = if self.content.is_empty() {
-            let Some(last) = self.listed.last() else { return false };
-            let listed = self.listed.iter().chain(std::iter::repeat(last)).take(count.unwrap_or(0));
-            self.listed.len() <= count.unwrap_or(0)
-                && listed.zip(expected.by_ref()).filter(|(a, b)| near(**a, *b)).count()
-                    == count.unwrap_or(usize::MAX)
+        let mut near =
+            |found: f32| expected.next().is_some_and(|expected| (found - expected).abs() <= most);
+        let equal = if !self.content.is_empty() {
+            let value = |b: &[u8]| match self.dtype {
+                14 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+                19 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
+                _ => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+            };
+            count.checked_mul(width) == Some(self.content.len())
+                && self.content.chunks_exact(width).map(value).all(&mut near)
+        } else if let (Some(last), true) = (self.listed.last(), self.listed.len() <= count) {
+            let repeated = std::iter::repeat_n(*last, count - self.listed.len());
+            self.listed.iter().copied().chain(repeated).all(&mut near)
         } else {
-            let values =
-                self.content.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            count.and_then(|n| n.checked_mul(4)) == Some(self.content.len())
-                && values.zip(expected.by_ref()).all(|(a, b)| near(a, b))
+            false
         };
         equal && expected.next().is_none()
     }
@@ -113,18 +122,17 @@ fn constant<'a>(
         }
     }
     let Some(tensor) = tensor.filter(|_| is_constant) else { return Ok(None) };
-    let mut constant = Constant { dims: Vec::new(), content: &[], listed: Vec::new() };
-    let mut dtype = 0;
+    let mut constant = Constant { dims: Vec::new(), dtype: 0, content: &[], listed: Vec::new() };
     let mut fields = Fields::new(tensor);
     while let Some((number, value)) = fields.next()? {
         match number {
-            1 => dtype = value.int()?,
+            1 => constant.dtype = value.int()?,
             2 => dims(value.bytes()?, &mut constant.dims)?,
             4 => constant.content = value.bytes()?,
             _ => {}
         }
     }
-    if dtype != FLOAT || !wanted(&constant.dims) {
+    if !FLOATS.contains(&constant.dtype) || !wanted(&constant.dims) {
         return Ok(None);
     }
     let count = constant.dims.iter().try_fold(1, |n: usize, dim| n.checked_mul(*dim));
@@ -152,4 +160,37 @@ fn dims(shape: &[u8], dims: &mut Vec<usize>) -> Result<()> {
         dims.push(size);
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_compared_whatever_they_are_stored_as() {
+        let numbers = [0.0, -100.0, 0.25, 0.25];
+        let floats: Vec<u8> = numbers.iter().flat_map(|x: &f32| x.to_le_bytes()).collect();
+        let bf16: Vec<u8> =
+            numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+        let f16: Vec<u8> =
+            numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
+        let dims = vec![2, 2];
+        for (dtype, content, listed) in [
+            (1, &floats[..], vec![]),
+            (14, &bf16[..], vec![]),
+            (19, &f16[..], vec![]),
+            (1, &[][..], vec![0.0, -100.0, 0.25]),
+        ] {
+            let constant = Constant { dims: dims.clone(), dtype, content, listed };
+            assert!(constant.equals(numbers), "{dtype}");
+            assert!(!constant.equals([0.0, -100.0, 0.25, 0.3]));
+            assert!(!constant.equals(numbers[..3].to_vec()));
+            assert!(!constant.equals([numbers.to_vec(), vec![0.25]].concat()));
+        }
+        for (dims, listed) in [(vec![2], vec![1.0; 3]), (vec![2], vec![]), (vec![2; 70], vec![1.0])]
+        {
+            let constant = Constant { dims, dtype: 1, content: &[], listed };
+            assert!(!constant.equals([1.0, 1.0]));
+        }
+    }
 }

@@ -145,6 +145,8 @@ pub(super) struct Metadata {
     pub(super) model: String,
     pub(super) size: usize,
     pub(super) epsilon: f64,
+    /// The epsilon of the last norm of the model.
+    pub(super) final_epsilon: f64,
     /// Factor and offset that the model applies to its input.
     pub(super) scaling: (f64, f64),
 }
@@ -179,7 +181,8 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
         )?;
     let layers: Vec<&Value> = model["config"]["layers"].as_array().into_iter().flatten().collect();
     let mut size = None;
-    let mut epsilon = None;
+    let mut epsilon: Option<f64> = None;
+    let mut final_epsilon = None;
     let mut scaling = (1.0, 0.0);
     for (i, layer) in layers.iter().enumerate() {
         let config = &layer["config"];
@@ -199,10 +202,12 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
                 }
             }
             "LayerNormalization" => {
-                let found = config["epsilon"].as_f64().unwrap_or(f64::NAN);
-                if *epsilon.get_or_insert(found) != found {
-                    return Err(unknown("a layer norm with another epsilon", layer));
+                // The last one may have another.
+                if epsilon.is_some() && epsilon != final_epsilon {
+                    return Err(unknown("a layer norm behind one with another epsilon", layer));
                 }
+                final_epsilon = Some(config["epsilon"].as_f64().unwrap_or(f64::NAN));
+                epsilon = epsilon.or(final_epsilon);
             }
             "Activation" => {
                 let last = i + 1 == layers.len();
@@ -229,6 +234,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
             _ => {}
         }
     }
+    let known_epsilon = |epsilon: &f64| (1e-12..=0.1).contains(epsilon);
     let missing = || Error::unsupported("the SavedModel does not record its input or its norms");
     // Layers in layers are not in the list of the model; their places are `root.layer.attn.proj`.
     for (place, layer) in configs.iter().filter(|(place, _)| place.matches('.').count() > 1) {
@@ -249,7 +255,8 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<Metadata> {
     Ok(Metadata {
         model: model["name"].as_str().unwrap_or_default().to_owned(),
         size: size.ok_or_else(missing)?,
-        epsilon: epsilon.filter(|e| (1e-12..=0.1).contains(e)).ok_or_else(missing)?,
+        epsilon: epsilon.filter(known_epsilon).ok_or_else(missing)?,
+        final_epsilon: final_epsilon.filter(known_epsilon).ok_or_else(missing)?,
         scaling,
     })
 }

@@ -37,6 +37,7 @@ fn reads_the_windows_of_a_swin_v2() {
     let saved = super::import(&fixture("keras-swinv2")).unwrap();
     let onnx = crate::weights::onnx::import(&fixture("keras-swinv2/model.onnx")).unwrap();
     assert_eq!(saved.config["model_args"]["window_size"], 4);
+    assert_eq!(saved.config["tagbrush"], serde_json::json!({"final_norm_eps": 1e-3}));
     for key in ["architecture", "num_classes", "num_features", "model_args", "tagbrush"] {
         assert_eq!(saved.config[key], onnx.config[key], "{key}");
     }
