@@ -25,6 +25,11 @@ pub(super) fn on_every_isa(test: impl Fn(Isa)) {
     ISA.set(None);
 }
 
+/// What products of `f32` may differ by: `tolerance`, more where operands are split.
+pub(super) fn allowed(isa: Isa, tolerance: f32) -> f32 {
+    if isa == Isa::Amx { 10.0 * tolerance } else { tolerance }
+}
+
 /// The values after rounding them to bfloat16, and as `f32` again.
 pub(super) fn rounded(x: &Tensor) -> Tensor {
     x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
