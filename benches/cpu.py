@@ -130,8 +130,7 @@ def bench(name, rounds, batches, wanted):
         folder = pathlib.Path(temporary)
         write_folder(folder, architecture, args, model)
         (folder / "pixels").write_bytes(pixels.tobytes())
-        graph = folder / "graph.onnx"
-        torch.onnx.export(model, inputs[:1], graph, input_names=["x"], output_names=["y"], dynamic_axes={"x": {0: "b"}, "y": {0: "b"}}, opset_version=17, dynamo=False)
+        graph = export(model, folder)
         make = {
             "tagbrush f32": lambda: Tagbrush(folder, "f32"),
             "tagbrush bf16": lambda: Tagbrush(folder, "bf16"),
@@ -170,6 +169,13 @@ def bench(name, rounds, batches, wanted):
                 engine.process.stdin.close()
         rows.setdefault("onnxruntime f32", {})["largest resident bytes"] = peer_memory(graph)
     return rows
+
+
+def export(model, folder):
+    """The network as an ONNX file with a free batch size."""
+    axes = {"x": {0: "b"}, "y": {0: "b"}}
+    torch.onnx.export(model, torch.zeros(1, 3, 448, 448), folder / "graph.onnx", input_names=["x"], output_names=["y"], dynamic_axes=axes, opset_version=17, dynamo=False)
+    return folder / "graph.onnx"
 
 
 def timm_copy(model, architecture, args):
