@@ -156,6 +156,9 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
+/// As many rows of sums as the registers hold: ARM64 has 32 of them, the oldest x86-64 16.
+const PORTABLE_ROWS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
+
 /// Runs `product` with the engine for operands of `format`.
 pub(crate) fn run_product<P: Product>(isa: Isa, format: Format, product: P) -> P::Output {
     // SAFETY of all arms: as in `run`.
@@ -176,7 +179,7 @@ pub(crate) fn run_product<P: Product>(isa: Isa, format: Format, product: P) -> P
         // SAFETY: see above.
         (Isa::Avx2, _) => unsafe { product_avx2(product) },
         // SAFETY: needs nothing.
-        _ => unsafe { product.run::<Plain<Portable, 4>>() },
+        _ => unsafe { product.run::<Plain<Portable, PORTABLE_ROWS>>() },
     }
 }
 

@@ -180,6 +180,10 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // One instruction on ARM64; elsewhere a call of a function, unless it is two.
+        if cfg!(target_arch = "aarch64") {
+            return lanes!(|i| a[i].mul_add(b[i], c[i]));
+        }
         lanes!(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
