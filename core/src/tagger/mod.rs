@@ -38,9 +38,9 @@ use prepare::Prepared;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use preprocess::Preprocess;
 
-use crate::batch::{Stage, Stream, batch_size};
+use crate::batch::{Stage, Stream, batch_size, cached};
 use crate::control::Control;
-use crate::device::{Placement, classify};
+use crate::device::{Device, Placement, classify};
 use crate::error::{Error, Result};
 use crate::models::Classifier;
 use crate::pixels::DecodeOptions;
@@ -276,22 +276,32 @@ impl Stage for Run {
     }
 
     fn forward(&self, batch: &[Prepared]) -> Result<Vec<Result<Vec<f32>>>> {
-        let model = &self.model;
-        let run = || {
-            let input = prepare::to_input(batch, &model.input, &model.placement)?;
-            let features = model.network.embed(&input)?;
-            let values = match self.wanted {
-                Wanted::Embedding => features,
-                Wanted::Scores => model.network.classify(&features)?,
-            };
-            values.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>()
+        let (height, width) = self.model.input.size;
+        let together = match self.model.placement.device() {
+            Device::Cpu => cached(height, width, rayon::current_num_threads()),
+            _ => batch.len().max(1),
         };
-        let rows = run().map_err(|e| classify(e, "the network failed"))?;
+        let mut rows = Vec::with_capacity(batch.len());
+        for batch in batch.chunks(together) {
+            rows.extend(self.rows(batch).map_err(|e| classify(e, "the network failed"))?);
+        }
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())
     }
 }
 
 impl Run {
+    /// The network's values for each picture.
+    fn rows(&self, batch: &[Prepared]) -> candle_core::Result<Vec<Vec<f32>>> {
+        let model = &self.model;
+        let input = prepare::to_input(batch, &model.input, &model.placement)?;
+        let features = model.network.embed(&input)?;
+        let values = match self.wanted {
+            Wanted::Embedding => features,
+            Wanted::Scores => model.network.classify(&features)?,
+        };
+        values.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>()
+    }
+
     /// One picture's values, unless the network's arithmetic broke down on it.
     fn finish(&self, mut values: Vec<f32>) -> Result<Vec<f32>> {
         if values.iter().any(|value| !value.is_finite()) {

@@ -21,3 +21,17 @@ pub(super) fn map(path: &Path) -> Result<Mmap> {
     // documented as not supported (module documentation).
     unsafe { Mmap::map(&file) }.map_err(failed)
 }
+
+/// Tells the system that a range was read and is not needed soon, so that a process does not hold
+/// its weights twice while it loads them. Reading it again would read the file again.
+pub(super) fn release(map: &Mmap, range: std::ops::Range<usize>) {
+    #[cfg(unix)]
+    {
+        let advice = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: the map is a read-only view of a file: what is dropped is read from it again. The
+        // result does not matter, it is advice.
+        let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+    }
+    #[cfg(not(unix))]
+    let _ = (map, range);
+}

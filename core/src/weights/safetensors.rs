@@ -11,7 +11,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
 
-use super::mapped::map;
+use super::mapped::{map, release};
 use crate::error::{Error, Result};
 
 /// Longest header in bytes; published checkpoints stay below 1 MiB.
@@ -100,10 +100,15 @@ impl SafeTensorsFile {
             }
         };
         let (start, end) = info.data_offsets;
-        let data = &self.bytes.as_ref()[self.data_start + start..self.data_start + end];
-        Tensor::from_raw_buffer(data, stored, &info.shape, &Device::Cpu)
+        let range = self.data_start + start..self.data_start + end;
+        let data = &self.bytes.as_ref()[range.clone()];
+        let tensor = Tensor::from_raw_buffer(data, stored, &info.shape, &Device::Cpu)
             .and_then(|t| t.to_dtype(dtype)?.to_device(device))
-            .map_err(|e| crate::device::classify(e, "cannot load a tensor"))
+            .map_err(|e| crate::device::classify(e, "cannot load a tensor"));
+        if let Bytes::Mapped(map) = &self.bytes {
+            release(map, range);
+        }
+        tensor
     }
 }
 

@@ -19,6 +19,9 @@ const ROWS: usize = 32;
 const COLS: usize = 32;
 const DEPTH: usize = 32;
 
+/// Processors with AMX have 2 MB of second-level cache for each core.
+const CACHED: usize = 14 * 1024;
+
 /// What the tile registers are set up as: all eight with 16 rows of 64 bytes.
 #[repr(C, align(64))]
 struct Config {
@@ -149,6 +152,7 @@ impl Engine for Tiles {
     const COLS: usize = COLS;
     const DEPTH: usize = DEPTH;
     const PLANES: usize = 1;
+    const CACHED: usize = CACHED;
 
     #[inline(always)]
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
@@ -252,6 +256,7 @@ impl Engine for SplitTiles {
     const COLS: usize = COLS;
     const DEPTH: usize = DEPTH;
     const PLANES: usize = 2;
+    const CACHED: usize = CACHED;
 
     #[inline(always)]
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {

@@ -43,6 +43,8 @@ pub(crate) trait Engine: 'static {
     const COLS: usize;
     /// Values of `k` in one chunk.
     const DEPTH: usize;
+    /// Lines of packed rows that stay in the second-level cache beside a panel of columns.
+    const CACHED: usize = 6 * 1024;
     /// Lines for each value: 1, or 2 for engines that split values.
     const PLANES: usize;
 

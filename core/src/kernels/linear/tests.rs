@@ -23,7 +23,7 @@ fn both(x: &Tensor, n: usize, k: usize, options: &Options<'_>) -> (Tensor, Tenso
 
 #[test]
 fn agrees_with_the_reference_over_odd_shapes() {
-    let shapes: [(&[usize], usize); 9] = [
+    let shapes: [(&[usize], usize); 11] = [
         (&[1, 1], 1),
         (&[5, 3], 7),
         (&[2, 130, 33], 65),
@@ -33,6 +33,8 @@ fn agrees_with_the_reference_over_odd_shapes() {
         (&[2, 3, 4, 5], 6),
         (&[1, 1000, 40], 33),
         (&[3], 2),
+        (&[70, 3300], 35),
+        (&[300, 800], 300),
     ];
     on_every_isa(|isa| {
         for (shape, n) in shapes {
@@ -41,7 +43,9 @@ fn agrees_with_the_reference_over_odd_shapes() {
                 let (found, expected) =
                     both(&values(shape, 1), n, k, &Options { activation, ..PLAIN });
                 let what = format!("{isa:?} {shape:?} -> {n} {activation:?}");
-                assert_close(&found, &expected, allowed(isa, 2e-5), &what);
+                // Both sides round; long sums more.
+                let tolerance = 2e-5 * (k as f32 / 500.0).max(1.0);
+                assert_close(&found, &expected, allowed(isa, tolerance), &what);
             }
         }
     });

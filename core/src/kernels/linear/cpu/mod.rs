@@ -1,0 +1,134 @@
+//! The linear map on the CPU: weights packed once, rows normalised while they are packed, bias,
+//! activation and residual added while the sums are still in the cache.
+
+mod multiply;
+mod pack;
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
+
+use self::multiply::Right;
+use self::pack::Left;
+use super::super::activation::Activation;
+use super::super::cpu::{Line, NormArgs, Patches, Sink, Values, part, run_product, with_lines};
+
+pub(crate) use self::pack::Packed;
+
+/// Tasks for each thread, so that a thread that was held up does not keep the others waiting.
+const TASKS_PER_THREAD: usize = 4;
+
+thread_local! {
+    /// Packed rows that all threads read, kept by the thread that asked for the product.
+    static SHARED: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// What happens to the result.
+#[derive(Clone, Copy)]
+pub(crate) enum Combine<'a> {
+    /// Nothing.
+    Keep,
+    /// These values, as many as results, are added.
+    Add(Values<'a>),
+    /// The result is multiplied with these.
+    Multiply(Values<'a>),
+}
+
+/// One call: `combine(activation(norm(x) W^T + b))`.
+pub(crate) struct Call<'a> {
+    pub(crate) x: Values<'a>,
+    /// If the rows are patches of pictures.
+    pub(crate) patches: Option<Patches>,
+    /// Applied to `x`, in groups of the norm's width.
+    pub(crate) norm: Option<NormArgs<'a>>,
+    pub(crate) weights: &'a Packed,
+    pub(crate) rows: usize,
+    pub(crate) activation: Activation,
+    pub(crate) combine: Combine<'a>,
+    /// `rows` times `n` values.
+    pub(crate) out: Sink,
+}
+
+impl Call<'_> {
+    /// Computes the result on all threads. Each row is computed in the same way whatever is beside
+    /// it, so it does not depend on how the rows were split.
+    pub(crate) fn run(&self) {
+        let Packed { isa, format, geometry, .. } = *self.weights;
+        let k = self.weights.k;
+        assert_eq!(self.out.len(), self.rows * self.weights.n, "room for the result");
+        if self.out.len() == 0 {
+            return;
+        }
+        let expected = match &self.patches {
+            None => self.rows * k,
+            Some(patches) => {
+                let (down, across) = patches.grid();
+                assert_eq!(k, patches.size.0 * patches.size.1 * patches.channels);
+                assert!(self.rows.is_multiple_of(down * across));
+                self.rows / (down * across) * patches.height * patches.width * patches.channels
+            }
+        };
+        assert_eq!(self.x.len(), expected, "values of x");
+        if let Combine::Add(values) | Combine::Multiply(values) = self.combine {
+            assert_eq!(values.len(), self.rows * self.weights.n, "values to combine with");
+        }
+        if let Some(norm) = &self.norm {
+            assert!(k.is_multiple_of(norm.weight.len()) && norm.weight.len() == norm.bias.len());
+        }
+        let tiles = self.rows.div_ceil(geometry.rows);
+        let panels = self.weights.n.div_ceil(geometry.cols);
+        let threads = rayon::current_num_threads();
+        let wanted = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
+        let blocks = tiles.div_ceil(geometry.block);
+        if blocks >= wanted || threads == 1 {
+            // Enough rows for all threads: each packs what it needs.
+            let blocks = blocks.next_multiple_of(threads).min(tiles);
+            (0..blocks).into_par_iter().with_max_len(1).for_each(|block| {
+                let tiles = part(tiles, blocks, block);
+                with_lines(tiles.len() * geometry.left_lines, |left| {
+                    let left = left.as_mut_ptr();
+                    run_product(isa, format, Left { call: self, tiles: tiles.clone(), left });
+                    let right = Right { call: self, tiles, panels: 0..panels, left };
+                    run_product(isa, format, right);
+                });
+            });
+            return;
+        }
+        // Few rows: they are packed first, and the columns are shared as well.
+        let mut left = SHARED.take();
+        left.resize(left.len().max(tiles * geometry.left_lines), Line::ZERO);
+        let parts = wanted.min(tiles);
+        let address = Address(left.as_mut_ptr());
+        (0..parts).into_par_iter().with_max_len(1).for_each(|index| {
+            let tiles = part(tiles, parts, index);
+            // SAFETY: `tiles` lie inside the lines that were just allocated.
+            let left = unsafe { address.at(tiles.start * geometry.left_lines) };
+            run_product(isa, format, Left { call: self, tiles, left });
+        });
+        let parts = wanted.div_ceil(blocks).min(panels);
+        (0..blocks * parts).into_par_iter().with_max_len(1).for_each(|task| {
+            let tiles = part(tiles, blocks, task / parts);
+            let panels = part(panels, parts, task % parts);
+            // SAFETY: as above.
+            let left = unsafe { address.at(tiles.start * geometry.left_lines) };
+            run_product(isa, format, Right { call: self, tiles, panels, left });
+        });
+        SHARED.set(left);
+    }
+}
+
+/// Lines that several threads use, each a part of its own while they are written.
+#[derive(Clone, Copy)]
+struct Address(*mut Line);
+
+// SAFETY: see `Call::run`: tasks write disjoint lines, and read only after all were written.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
+impl Address {
+    unsafe fn at(self, lines: usize) -> *mut Line {
+        // SAFETY: the caller's promise that the lines exist.
+        unsafe { self.0.add(lines) }
+    }
+}

@@ -1,0 +1,207 @@
+//! Packing: weights once, at load; rows for every product, normalised on the way.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::super::super::cpu::{
+    Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, Product, Simd, Values, run_product,
+};
+use super::Call;
+
+/// Lines of a panel of rows that are multiplied in one go: with longer rows, a part of the depth is
+/// finished for a whole block first, so that what it reads again stays near.
+pub(super) const SLICE: usize = 1536;
+
+/// A weight matrix `(n, k)` and its bias as the products want them.
+pub(crate) struct Packed {
+    pub(super) isa: Isa,
+    pub(super) format: Format,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) geometry: Geometry,
+    /// Panels of columns, one behind the other.
+    pub(super) lines: Vec<Line>,
+    /// Padded to whole panels.
+    pub(super) bias: Vec<f32>,
+}
+
+/// The sizes of an engine.
+#[derive(Clone, Copy)]
+pub(super) struct Geometry {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) chunks: usize,
+    pub(super) left_lines: usize,
+    right_lines: usize,
+    /// Panels of rows of a block.
+    pub(super) block: usize,
+}
+
+struct Measure(usize);
+
+impl Product for Measure {
+    type Output = Geometry;
+
+    #[inline(always)]
+    unsafe fn run<E: Engine>(self) -> Geometry {
+        let chunks = self.0.div_ceil(E::DEPTH);
+        let slice = E::left_lines(chunks).clamp(1, SLICE);
+        Geometry {
+            block: E::CACHED / slice,
+            rows: E::ROWS,
+            cols: E::COLS,
+            chunks,
+            left_lines: E::left_lines(chunks),
+            right_lines: E::right_lines(chunks),
+        }
+    }
+}
+
+impl Packed {
+    /// Packs row-major weights of `k` inputs, as many rows as `bias` has values.
+    pub(crate) fn new(
+        isa: Isa,
+        format: Format,
+        weight: Values<'_>,
+        k: usize,
+        bias: &[f32],
+    ) -> Self {
+        let n = bias.len();
+        assert_eq!(weight.len(), n * k, "values of the weights");
+        let geometry = run_product(isa, format, Measure(k));
+        let mut padded = bias.to_vec();
+        padded.resize(n.next_multiple_of(geometry.cols), 0.0);
+        let mut lines = vec![Line::ZERO; padded.len() / geometry.cols * geometry.right_lines];
+        lines.par_chunks_mut(geometry.right_lines.max(1)).enumerate().for_each(|(panel, lines)| {
+            run_product(isa, format, Pack { weight, n, k, panel, lines });
+        });
+        Self { isa, format, n, k, geometry, lines, bias: padded }
+    }
+
+    /// Outputs.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Inputs.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+}
+
+/// Packs one panel of weights.
+struct Pack<'a> {
+    weight: Values<'a>,
+    n: usize,
+    k: usize,
+    panel: usize,
+    lines: &'a mut [Line],
+}
+
+impl Product for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<E: Engine>(self) {
+        let Self { weight, n, k, panel, lines } = self;
+        let mut columns = [0f32; MAX_DEPTH * MAX_COLS];
+        let mut row = [0f32; MAX_DEPTH];
+        for (chunk, lines) in lines.chunks_exact_mut(E::COLS * E::PLANES).enumerate() {
+            columns.fill(0.0);
+            let start = chunk * E::DEPTH;
+            let depth = E::DEPTH.min(k - start);
+            for column in 0..E::COLS.min(n - panel * E::COLS) {
+                // SAFETY: rows below `n`, values below `k`; `run_product` chose the engine, and a
+                // chunk has these many lines.
+                unsafe {
+                    let at = (panel * E::COLS + column) * k + start;
+                    weight.read::<E::S>(at, depth, row.as_mut_ptr());
+                }
+                for (i, value) in row[..depth].iter().enumerate() {
+                    columns[i * E::COLS + column] = *value;
+                }
+            }
+            // SAFETY: as above.
+            unsafe { E::put_columns(columns.as_ptr(), lines.as_mut_ptr()) };
+        }
+    }
+}
+
+/// Packs rows.
+pub(super) struct Left<'a> {
+    pub(super) call: &'a Call<'a>,
+    pub(super) tiles: Range<usize>,
+    /// A panel for each tile.
+    pub(super) left: *mut Line,
+}
+
+thread_local! {
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Product for Left<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<E: Engine>(self) {
+        let Self { call, tiles, left } = self;
+        let k = call.weights.k;
+        let chunks = k.div_ceil(E::DEPTH);
+        ROW.with_borrow_mut(|row| {
+            row.clear();
+            row.resize(chunks * E::DEPTH, 0.0);
+            let row = row.as_mut_ptr();
+            for (panel, tile) in tiles.enumerate() {
+                // SAFETY: `left` has a panel for each tile; rows past the end are zeros; the row's
+                // memory has whole chunks, zeros behind `k`.
+                unsafe {
+                    let panel = left.add(panel * E::left_lines(chunks));
+                    for i in 0..E::ROWS {
+                        let index = tile * E::ROWS + i;
+                        if index < call.rows {
+                            call.read::<E::S>(index, row);
+                        } else {
+                            std::ptr::write_bytes(row, 0, k);
+                        }
+                        for chunk in 0..chunks {
+                            let to = panel.add(chunk * E::PLANES * E::ROWS);
+                            E::put_row(row.add(chunk * E::DEPTH), to, i);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Call<'_> {
+    /// Reads and normalises a row.
+    #[inline(always)]
+    unsafe fn read<S: Simd>(&self, index: usize, row: *mut f32) {
+        let k = self.weights.k;
+        // SAFETY: `run` compared the sizes.
+        unsafe {
+            match &self.patches {
+                None => self.x.read::<S>(index * k, k, row),
+                Some(patches) => {
+                    let (down, across) = patches.grid();
+                    let (picture, patch) = (index / (down * across), index % (down * across));
+                    let (y, x) = (patch / across * patches.size.0, patch % across * patches.size.1);
+                    let length = patches.size.1 * patches.channels;
+                    for i in 0..patches.size.0 {
+                        let pixel = (picture * patches.height + y + i) * patches.width + x;
+                        self.x.read::<S>(pixel * patches.channels, length, row.add(i * length));
+                    }
+                }
+            }
+            if let Some(norm) = &self.norm {
+                let width = norm.weight.len();
+                for group in 0..k / width {
+                    norm.apply::<S>(row.add(group * width));
+                }
+            }
+        }
+    }
+}
