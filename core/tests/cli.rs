@@ -213,3 +213,32 @@ fn the_other_commands_answer() {
     let help = tagbrush(&["tag", "--help"]);
     assert!(stdout(&help).contains("Examples:"));
 }
+
+#[test]
+fn every_set_of_instructions_and_precision_gives_the_true_tags() {
+    let run = |isa: &str, dtype: &str| {
+        let (images, tool) = (images(), env!("CARGO_BIN_EXE_tagbrush"));
+        let mut command = Command::new(tool);
+        command.arg("tag").arg(images).args(["--format", "jsonl", "--dtype", dtype]);
+        command.env("TAGBRUSH_ISA", isa).output().unwrap()
+    };
+    let usual = json_lines(&run("", "f32"));
+    for dtype in ["f32", "bf16"] {
+        for isa in ["portable", "avx2", "avx512", "avx512-bf16", "amx"] {
+            let output = run(isa, dtype);
+            if output.status.code() == Some(1) {
+                // This machine does not have it, and says so.
+                assert!(stderr(&output).contains("this machine has"), "{}", stderr(&output));
+                continue;
+            }
+            for (line, usual) in json_lines(&output).iter().zip(&usual) {
+                for part in ["characters", "tags"] {
+                    assert_eq!(keys(&line[part]), keys(&usual[part]), "{isa} {dtype}");
+                }
+            }
+        }
+    }
+    let wrong = run("mmx", "f32");
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(stderr(&wrong).contains("TAGBRUSH_ISA") && stderr(&wrong).contains("avx512-bf16"));
+}
