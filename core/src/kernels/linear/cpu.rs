@@ -170,7 +170,8 @@ impl Call<'_> {
             None => self.rows * k,
             Some(patches) => {
                 let (down, across) = patches.grid();
-                assert_eq!(k, patches.size.0 * patches.size.1 * patches.channels);
+                let size = patches.window.size;
+                assert_eq!(k, size.0 * size.1 * patches.channels);
                 assert!(self.rows.is_multiple_of(down * across));
                 self.rows / (down * across) * patches.height * patches.width * patches.channels
             }
@@ -294,16 +295,7 @@ impl Call<'_> {
         unsafe {
             match &self.patches {
                 None => self.x.read::<S>(index * k, k, row),
-                Some(patches) => {
-                    let (down, across) = patches.grid();
-                    let (picture, patch) = (index / (down * across), index % (down * across));
-                    let (y, x) = (patch / across * patches.size.0, patch % across * patches.size.1);
-                    let length = patches.size.1 * patches.channels;
-                    for i in 0..patches.size.0 {
-                        let pixel = (picture * patches.height + y + i) * patches.width + x;
-                        self.x.read::<S>(pixel * patches.channels, length, row.add(i * length));
-                    }
-                }
+                Some(patches) => patches.read::<S>(&self.x, index, row),
             }
             if let Some(norm) = &self.norm {
                 let width = norm.weight.len();
