@@ -114,6 +114,19 @@ impl Linear {
         linear::forward(x, &self.weights, &options)
     }
 
+    /// Of what a window shows of `x` `(b, h, w, c)`, added to `residual`: a convolution.
+    pub(crate) fn forward_windows(
+        &self,
+        x: &Tensor,
+        window: Window,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let combine = residual.map_or(Combine::Keep, Combine::Add);
+        let (window, activation) = (Some(window), self.activation);
+        let options = Options { norm: None, window, activation, combine, dtype: x.dtype() };
+        linear::forward(x, &self.weights, &options)
+    }
+
     fn run(&self, x: &Tensor, norm: Option<&Norm>, combine: Combine<'_>) -> Result<Tensor> {
         let norm = norm.map(Norm::weights);
         let activation = self.activation;
