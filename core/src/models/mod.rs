@@ -7,13 +7,19 @@
 //! | ConvNeXt, ConvNeXt V2 | [`convnext`] | wd-convnext-tagger-v3, wd-v1-4-convnext(v2)-tagger-v2 |
 //! | EVA, EVA-02 | [`eva`] | wd-eva02-large-tagger-v3, pixai-tagger heads, idolsankaku |
 //!
-//! They are built from the arguments that timm's constructors take (see [`args`]) and from tensors
-//! under timm's names.
+//! These classifiers are built from the arguments that timm's constructors take (see [`args`]) and
+//! from tensors under timm's names. The networks in [`qwen_image`] make pictures, and are built from
+//! the files of diffusers.
 
 pub(crate) mod args;
 mod attention_pool;
 pub(crate) mod convnext;
 pub(crate) mod eva;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the edit pipeline is being built on it")
+)]
+pub(crate) mod qwen_image;
 pub(crate) mod swin_v2;
 pub(crate) mod vit;
 

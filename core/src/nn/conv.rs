@@ -1,12 +1,40 @@
-//! Depthwise convolution, channels last.
+//! Convolutions, channels last.
 
 use candle_core::{Result, Tensor};
 
+use super::Linear;
 use super::linear::zeros;
 use crate::device::classify;
 use crate::error;
 use crate::kernels::depthwise_conv;
+pub(crate) use crate::kernels::linear::Window;
 use crate::weights::Scope;
+
+/// A convolution: a linear map of what a window shows of the picture.
+pub(crate) struct Conv2d {
+    linear: Linear,
+    window: Window,
+}
+
+impl Conv2d {
+    /// From a weight `(n, c, kh, kw)` of the window's size, and a bias `(n)`.
+    pub(crate) fn new(weight: &Tensor, bias: &Tensor, window: Window) -> error::Result<Self> {
+        let rows = channels_last(weight)
+            .and_then(|weight| weight.flatten_from(1))
+            .map_err(|e| classify(e, "cannot lay out a convolution"))?;
+        Ok(Self { linear: Linear::new(&rows, bias)?, window })
+    }
+
+    /// `(b, h, w, c)` to `(b, down, across, n)`, added to `residual`.
+    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.linear.forward_windows(x, self.window, residual)
+    }
+}
+
+/// `(n, c, h, w)` to `(n, h, w, c)`.
+pub(super) fn channels_last(weight: &Tensor) -> Result<Tensor> {
+    weight.permute((0, 2, 3, 1))?.contiguous()
+}
 
 /// A depthwise convolution of odd kernel size that keeps the picture's size.
 pub(crate) struct DepthwiseConv {

@@ -6,7 +6,7 @@ use super::Norm;
 use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
-use crate::kernels::linear::{self, Combine, Options};
+use crate::kernels::linear::{self, Combine, Options, Window};
 use crate::weights::Scope;
 
 /// `activation(x W^T + b)` over the last dimension.
@@ -109,15 +109,28 @@ impl Linear {
     ) -> Result<Tensor> {
         let norm = norm.map(Norm::weights);
         let activation = self.activation;
-        let patch = Some(patch);
-        let options = Options { norm, patch, activation, combine: Combine::Keep, dtype };
+        let window = Some(Window::patches(patch));
+        let options = Options { norm, window, activation, combine: Combine::Keep, dtype };
+        linear::forward(x, &self.weights, &options)
+    }
+
+    /// Of what a window shows of `x` `(b, h, w, c)`, added to `residual`: a convolution.
+    pub(crate) fn forward_windows(
+        &self,
+        x: &Tensor,
+        window: Window,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let combine = residual.map_or(Combine::Keep, Combine::Add);
+        let (window, activation) = (Some(window), self.activation);
+        let options = Options { norm: None, window, activation, combine, dtype: x.dtype() };
         linear::forward(x, &self.weights, &options)
     }
 
     fn run(&self, x: &Tensor, norm: Option<&Norm>, combine: Combine<'_>) -> Result<Tensor> {
         let norm = norm.map(Norm::weights);
         let activation = self.activation;
-        let options = Options { norm, patch: None, activation, combine, dtype: x.dtype() };
+        let options = Options { norm, window: None, activation, combine, dtype: x.dtype() };
         linear::forward(x, &self.weights, &options)
     }
 }

@@ -10,7 +10,7 @@ mod pool;
 mod rope;
 
 pub(crate) use attention::SelfAttention;
-pub(crate) use conv::DepthwiseConv;
+pub(crate) use conv::{Conv2d, DepthwiseConv, Window};
 pub(crate) use linear::{Linear, zeros};
 pub(crate) use mlp::{Mlp, MlpOptions};
 pub(crate) use norm::{Norm, NormKind, NormOptions};

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::linear::zeros;
 use crate::device::classify;
 use crate::error;
+use crate::kernels::activation::Activation;
 use crate::kernels::norm;
 pub(crate) use crate::kernels::norm::Kind as NormKind;
 use crate::weights::Scope;
@@ -48,11 +49,11 @@ impl Norm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        norm::forward(x, &self.0, None)
+        norm::forward(x, &self.0, Activation::Identity, None)
     }
 
     /// `residual + norm(x)`.
     pub(crate) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        norm::forward(x, &self.0, Some(residual))
+        norm::forward(x, &self.0, Activation::Identity, Some(residual))
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::conv::channels_last;
 use super::linear::zeros;
 use super::{Linear, Norm};
 use crate::device::classify;
@@ -79,9 +80,4 @@ impl PatchEmbed {
     pub(crate) fn forward(&self, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
         self.projection.forward_patches(x, norm, self.patch, self.dtype)
     }
-}
-
-/// `(n, c, h, w)` to `(n, h, w, c)`.
-fn channels_last(weight: &Tensor) -> Result<Tensor> {
-    weight.permute((0, 2, 3, 1))?.contiguous()
 }

@@ -95,7 +95,11 @@ pub(in super::super) use with_function;
 /// # Safety
 /// The values are there, and the processor has the instructions of `S`.
 #[inline(always)]
-unsafe fn apply_to<S: Simd>(activation: Activation, values: *mut f32, count: usize) {
+pub(in super::super) unsafe fn apply_to<S: Simd>(
+    activation: Activation,
+    values: *mut f32,
+    count: usize,
+) {
     // SAFETY: the caller's promise.
     unsafe { with_function!(activation, F => each::<S, F>(values, count)) }
 }

@@ -17,6 +17,6 @@ mod x86;
 pub(crate) use engine::{Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product};
 pub use isa::cpu_kernels;
 pub(crate) use isa::{Format, Isa, run, run_product};
-pub(crate) use rows::{NormArgs, Patches, Sink, Values};
+pub(crate) use rows::{NormArgs, Patches, Sink, Values, Window};
 pub(crate) use simd::{Kernel, MAX_LANES, Simd};
 pub(crate) use task::{part, with_lines};

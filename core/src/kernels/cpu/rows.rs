@@ -106,8 +106,44 @@ impl Sink {
     }
 }
 
-/// Patches of pictures `(b, height, width, channels)`: `(rows, columns)` pixels each, next to each
-/// other; what does not fill a patch is left out.
+/// A window that moves over a picture, as a convolution's does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Rows and columns of pixels that it shows.
+    pub(crate) size: (usize, usize),
+    /// How far it moves down and across.
+    pub(crate) stride: (usize, usize),
+    /// Rows of zeros above and below the picture.
+    pub(crate) rows: (usize, usize),
+    /// Columns of zeros left and right of the picture.
+    pub(crate) columns: (usize, usize),
+}
+
+impl Window {
+    /// Patches next to each other; what does not fill a patch is left out.
+    pub(crate) fn patches(size: (usize, usize)) -> Self {
+        Self { size, stride: size, rows: (0, 0), columns: (0, 0) }
+    }
+
+    /// Whether there are zeros around the picture.
+    pub(crate) fn is_padded(&self) -> bool {
+        (self.rows, self.columns) != ((0, 0), (0, 0))
+    }
+
+    /// How often it fits over a picture: down and across.
+    pub(crate) fn grid(&self, height: usize, width: usize) -> (usize, usize) {
+        let count = |length: usize, size: usize, stride: usize| match length.checked_sub(size) {
+            Some(rest) if stride > 0 => rest / stride + 1,
+            _ => 0,
+        };
+        (
+            count(self.rows.0 + height + self.rows.1, self.size.0, self.stride.0),
+            count(self.columns.0 + width + self.columns.1, self.size.1, self.stride.1),
+        )
+    }
+}
+
+/// What a window shows of pictures `(b, height, width, channels)`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patches {
     /// Pixels in a column of the picture.
@@ -116,14 +152,48 @@ pub(crate) struct Patches {
     pub(crate) width: usize,
     /// Values of a pixel.
     pub(crate) channels: usize,
-    /// Rows and columns of a patch.
-    pub(crate) size: (usize, usize),
+    /// Which pixels a patch has.
+    pub(crate) window: Window,
 }
 
 impl Patches {
     /// Patches of one picture: down and across.
     pub(crate) fn grid(&self) -> (usize, usize) {
-        (self.height / self.size.0, self.width / self.size.1)
+        self.window.grid(self.height, self.width)
+    }
+
+    /// Reads patch `index`, counted through all pictures: rows of pixels, zeros where there is none.
+    ///
+    /// # Safety
+    /// There is such a patch in `values`, `out` has room for it, and the processor has the
+    /// instructions of `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn read<S: Simd>(&self, values: &Values<'_>, index: usize, out: *mut f32) {
+        let (down, across) = self.grid();
+        let (picture, patch) = (index / (down * across), index % (down * across));
+        let Window { size, stride, rows, columns } = self.window;
+        let (y, x) = (patch / across * stride.0, patch % across * stride.1);
+        // The columns of the window that lie inside the picture, which are the same in all rows.
+        let first = columns.0.saturating_sub(x).min(size.1);
+        let last = (columns.0 + self.width).saturating_sub(x).clamp(first, size.1);
+        let length = size.1 * self.channels;
+        for i in 0..size.0 {
+            let inside = (rows.0..rows.0 + self.height).contains(&(y + i)) && first < last;
+            // SAFETY: the caller's promise; `first..last` are columns of the picture in the window.
+            unsafe {
+                let out = out.add(i * length);
+                if !inside {
+                    std::ptr::write_bytes(out, 0, length);
+                    continue;
+                }
+                let (start, end) = (first * self.channels, last * self.channels);
+                std::ptr::write_bytes(out, 0, start);
+                std::ptr::write_bytes(out.add(end), 0, length - end);
+                let row = picture * self.height + y + i - rows.0;
+                let pixel = row * self.width + x + first - columns.0;
+                values.read::<S>(pixel * self.channels, end - start, out.add(start));
+            }
+        }
     }
 }
 

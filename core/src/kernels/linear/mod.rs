@@ -2,9 +2,11 @@
 //! it, the result is `(b, .., n)`. What one row gives does not depend on the others, to the last bit.
 //!
 //! - `norm` is applied to the rows of `x`, or to every pixel of a patch.
-//! - With `patch`, `x` is a picture `(b, h, w, c)` and the rows are its patches, rows of pixels
-//!   first: `k = ph pw c`, and the result is `(b, h / ph, w / pw, n)`. Rows and columns that do not
-//!   fill a patch are left out. This is a convolution whose stride is its size.
+//! - With `window`, `x` is a picture `(b, h, w, c)` and the rows are what a window of `(wh, ww)`
+//!   pixels shows of it, rows of pixels first: `k = wh ww c`, and the result is `(b, down, across,
+//!   n)` for as many places as the window has. This is a convolution of any stride and zero padding;
+//!   with patches next to each other, one whose stride is its size. A norm cannot go before a
+//!   convolution with padding: it would change the zeros.
 //! - `combine` adds a tensor of the result's shape (a residual), or multiplies by it (a gate).
 //!
 //! Weights are prepared once, at load, in the layout that the device wants; the tensors they came
@@ -19,6 +21,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::activation::Activation;
 use super::cpu::Patches;
+pub(crate) use super::cpu::Window;
 use super::host::{self, Held};
 use super::norm;
 
@@ -64,7 +67,7 @@ pub(crate) enum Combine<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Options<'a> {
     pub(crate) norm: Option<&'a norm::Weights>,
-    pub(crate) patch: Option<(usize, usize)>,
+    pub(crate) window: Option<Window>,
     pub(crate) activation: Activation,
     pub(crate) combine: Combine<'a>,
     /// The type of the result.
@@ -77,7 +80,7 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
         Kind::Packed(packed) => packed,
         Kind::Tensors { weight, bias } => return reference::forward(x, weight, bias, options),
     };
-    let (mut dims, patches, k) = shape(x, options.patch)?;
+    let (mut dims, patches, k) = shape(x, options.window)?;
     if k != packed.k() {
         candle_core::bail!("linear of {:?} with weights {} x {}", x.dims(), packed.n(), packed.k());
     }
@@ -108,6 +111,9 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
     {
         candle_core::bail!("a norm of width {} before a linear layer of {k}", norm.weight.len());
     }
+    if norm.is_some() && options.window.is_some_and(|window| window.is_padded()) {
+        candle_core::bail!("a norm before a convolution with padding");
+    }
     let x = held.values()?;
     let activation = options.activation;
     // SAFETY: the implementation writes every row.
@@ -120,17 +126,14 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
 }
 
 /// All but the last dimension of the result, how its rows are cut out of `x`, and their length.
-fn shape(
-    x: &Tensor,
-    patch: Option<(usize, usize)>,
-) -> Result<(Vec<usize>, Option<Patches>, usize)> {
-    let Some(size) = patch else {
+fn shape(x: &Tensor, window: Option<Window>) -> Result<(Vec<usize>, Option<Patches>, usize)> {
+    let Some(window) = window else {
         let mut dims = x.dims().to_vec();
         let k = dims.pop().unwrap_or(0);
         return Ok((dims, None, k));
     };
     let (b, height, width, channels) = x.dims4()?;
-    let patches = Patches { height, width, channels, size };
+    let patches = Patches { height, width, channels, window };
     let (down, across) = patches.grid();
-    Ok((vec![b, down, across], Some(patches), size.0 * size.1 * channels))
+    Ok((vec![b, down, across], Some(patches), window.size.0 * window.size.1 * channels))
 }

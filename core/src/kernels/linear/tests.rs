@@ -3,11 +3,11 @@ use candle_core::{DType, Device, Tensor};
 use super::super::activation::Activation;
 use super::super::norm::{self, Kind};
 use super::super::testing::{allowed, assert_close, on_every_isa, rounded, values};
-use super::{Combine, Options, Weights, forward, reference};
+use super::{Combine, Options, Weights, Window, forward, reference};
 
 const PLAIN: Options<'static> = Options {
     norm: None,
-    patch: None,
+    window: None,
     activation: Activation::Identity,
     combine: Combine::Keep,
     dtype: DType::F32,
@@ -83,7 +83,7 @@ fn cuts_patches_out_of_pictures_of_floats_and_bytes() {
             let x = values(&[2, picture.0, picture.1, 5], 1);
             let k = size.0 * size.1 * 5;
             for norm in [None, Some(&norm)] {
-                let options = Options { patch: Some(size), norm, ..PLAIN };
+                let options = Options { window: Some(Window::patches(size)), norm, ..PLAIN };
                 let (found, expected) = both(&x, 9, k, &options);
                 assert_close(
                     &found,
@@ -93,9 +93,36 @@ fn cuts_patches_out_of_pictures_of_floats_and_bytes() {
                 );
             }
             let bytes = ((&x + 1.0).unwrap() * 127.0).unwrap().to_dtype(DType::U8).unwrap();
-            let options = Options { patch: Some(size), ..PLAIN };
+            let options = Options { window: Some(Window::patches(size)), ..PLAIN };
             let (found, expected) = both(&bytes, 9, k, &options);
             assert_close(&found, &expected, allowed(isa, 4e-3), &format!("{isa:?} bytes {size:?}"));
+        }
+    });
+}
+
+#[test]
+fn moves_windows_over_pictures_with_zeros_around_them() {
+    let around = |size: usize| Window {
+        size: (size, size),
+        stride: (1, 1),
+        rows: (size / 2, size / 2),
+        columns: (size / 2, size / 2),
+    };
+    let halving = Window { size: (3, 3), stride: (2, 2), rows: (0, 1), columns: (0, 1) };
+    let odd = Window { size: (2, 5), stride: (3, 1), rows: (4, 2), columns: (1, 7) };
+    on_every_isa(|isa| {
+        for window in [around(3), around(1), around(5), halving, odd] {
+            for (picture, channels) in [((1, 1), 3), ((6, 4), 5), ((7, 9), 20), ((33, 2), 4)] {
+                let x = values(&[2, picture.0, picture.1, channels], 1);
+                let k = window.size.0 * window.size.1 * channels;
+                let (down, across) = window.grid(picture.0, picture.1);
+                let other = values(&[2, down, across, 9], 6);
+                let combine = Combine::Add(&other);
+                let options = Options { window: Some(window), combine, ..PLAIN };
+                let (found, expected) = both(&x, 9, k, &options);
+                let what = format!("{isa:?} {window:?} of {picture:?}");
+                assert_close(&found, &expected, allowed(isa, 4e-5), &what);
+            }
         }
     });
 }

@@ -1,7 +1,8 @@
 //! Normalisation over the last dimension: `(.., c)` with a weight and a bias of length `c`.
 //!
 //! Layer norm subtracts the mean and divides by the standard deviation (biased variance, `eps`
-//! inside the root); RMS norm divides by the root mean square only. Sums are taken in `f32`.
+//! inside the root); RMS norm divides by the root mean square only. Sums are taken in `f32`. An
+//! activation may follow.
 
 mod cpu;
 mod reference;
@@ -10,6 +11,7 @@ mod tests;
 
 use candle_core::{DType, Result, Tensor};
 
+use super::activation::Activation;
 use super::cpu::NormArgs;
 use super::host::{self, Held};
 pub(super) use reference::forward as plain;
@@ -74,8 +76,14 @@ impl HeldWeights<'_> {
     }
 }
 
-/// Normalises every row of `x`; `residual`, of the same shape, is added to the result.
-pub(crate) fn forward(x: &Tensor, weights: &Weights, residual: Option<&Tensor>) -> Result<Tensor> {
+/// Normalises every row of `x` and applies `activation`; `residual`, of the same shape, is added to
+/// the result.
+pub(crate) fn forward(
+    x: &Tensor,
+    weights: &Weights,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     if residual.is_some_and(|residual| residual.dims() != x.dims()) {
         candle_core::bail!("a norm of {:?} onto another shape", x.dims());
     }
@@ -83,7 +91,7 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, residual: Option<&Tensor>) 
         candle_core::bail!("norm of {:?} with weights {}", x.dims(), weights.width());
     }
     if !host::takes(x) {
-        let y = plain(x, weights)?;
+        let y = activation.forward(&plain(x, weights)?)?;
         return residual.map_or(Ok(y.clone()), |residual| residual + y);
     }
     let x = x.contiguous()?;
@@ -94,7 +102,14 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, residual: Option<&Tensor>) 
     // SAFETY: the implementation writes every row.
     unsafe {
         host::filled(x.dtype(), x.shape(), |out| {
-            cpu::forward(host::isa()?, held.values()?, &weights.arguments()?, residual, out);
+            let call = cpu::Call {
+                x: held.values()?,
+                norm: &weights.arguments()?,
+                activation,
+                residual,
+                out,
+            };
+            call.run(host::isa()?);
             Ok(())
         })
     }

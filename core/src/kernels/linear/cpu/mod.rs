@@ -63,7 +63,8 @@ impl Call<'_> {
             None => self.rows * k,
             Some(patches) => {
                 let (down, across) = patches.grid();
-                assert_eq!(k, patches.size.0 * patches.size.1 * patches.channels);
+                let size = patches.window.size;
+                assert_eq!(k, size.0 * size.1 * patches.channels);
                 assert!(self.rows.is_multiple_of(down * across));
                 self.rows / (down * across) * patches.height * patches.width * patches.channels
             }

@@ -185,16 +185,7 @@ impl Call<'_> {
         unsafe {
             match &self.patches {
                 None => self.x.read::<S>(index * k, k, row),
-                Some(patches) => {
-                    let (down, across) = patches.grid();
-                    let (picture, patch) = (index / (down * across), index % (down * across));
-                    let (y, x) = (patch / across * patches.size.0, patch % across * patches.size.1);
-                    let length = patches.size.1 * patches.channels;
-                    for i in 0..patches.size.0 {
-                        let pixel = (picture * patches.height + y + i) * patches.width + x;
-                        self.x.read::<S>(pixel * patches.channels, length, row.add(i * length));
-                    }
-                }
+                Some(patches) => patches.read::<S>(&self.x, index, row),
             }
             if let Some(norm) = &self.norm {
                 let width = norm.weight.len();
