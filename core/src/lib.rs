@@ -55,6 +55,8 @@ mod limits;
 mod models;
 mod nn;
 mod pixels;
+#[cfg_attr(not(test), expect(dead_code, reason = "the edit pipeline is being built on it"))]
+mod schedule;
 mod tagger;
 mod weights;
 

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("hub", 1),
     ("nn", 2),
     ("models", 3),
+    ("schedule", 3),
     ("batch", 4),
     ("tagger", 5),
     ("folder", 6),
