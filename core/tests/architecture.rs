@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("schedule", 3),
     ("batch", 4),
     ("tagger", 5),
+    ("edit", 5),
     ("folder", 6),
     ("fuzzing", 7),
 ];
