@@ -33,4 +33,4 @@ demo:
 
 # Makes the golden files anew from the reference libraries; needs core/tests/goldens/requirements.txt.
 goldens:
-	cd core/tests/goldens && python3 make_presets.py && python3 make_timm.py && python3 make_pixels.py && python3 make_preprocess.py && python3 make_onnx.py && python3 make_edit_networks.py
+	cd core/tests/goldens && python3 make_presets.py && python3 make_timm.py && python3 make_pixels.py && python3 make_preprocess.py && python3 make_onnx.py && python3 make_edit.py && python3 make_edit_networks.py

@@ -42,6 +42,8 @@
 mod batch;
 mod control;
 mod device;
+#[cfg_attr(not(test), expect(dead_code, reason = "the edit pipeline is being built on it"))]
+mod edit;
 mod error;
 mod folder;
 #[cfg(feature = "fuzzing")]
@@ -55,6 +57,8 @@ mod limits;
 mod models;
 mod nn;
 mod pixels;
+#[cfg_attr(not(test), expect(dead_code, reason = "the edit pipeline is being built on it"))]
+mod schedule;
 mod tagger;
 mod weights;
 

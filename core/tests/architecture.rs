@@ -16,8 +16,10 @@ const FLOORS: &[(&str, u8)] = &[
     ("hub", 1),
     ("nn", 2),
     ("models", 3),
+    ("schedule", 3),
     ("batch", 4),
     ("tagger", 5),
+    ("edit", 5),
     ("folder", 6),
     ("fuzzing", 7),
 ];

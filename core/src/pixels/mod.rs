@@ -1,5 +1,6 @@
 //! Pictures: decoding with limits, and the resampling that models were trained with.
 
+mod antialias;
 mod bmp;
 mod decode;
 mod format;
@@ -14,6 +15,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use antialias::resize_antialiased;
 pub use decode::DecodeOptions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decode::decode_any as decode_unguarded;

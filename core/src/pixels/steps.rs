@@ -114,7 +114,7 @@ pub(crate) fn apply_steps(pixels: &[u8], mut size: Size, steps: &[Step]) -> Resu
     Ok(pixels.into_owned())
 }
 
-fn check((width, height): Size) -> Result<()> {
+pub(super) fn check((width, height): Size) -> Result<()> {
     if width.checked_mul(height).is_some_and(|pixels| pixels <= MAX_PIXELS) {
         return Ok(());
     }

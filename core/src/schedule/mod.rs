@@ -1,0 +1,7 @@
+//! What denoising starts from and how far each step goes: noise and sigmas, as pure functions.
+
+mod config;
+mod flow_match;
+mod noise;
+#[cfg(test)]
+mod tests;
