@@ -27,7 +27,7 @@ from cpu import export, onnx_engine, openvino_engine, processor, timm_copy, torc
 from full_size_parity import LABELS, MODELS, ROOT, write_folder  # noqa: E402
 from make_timm import randomise, to_input  # noqa: E402
 
-IMAGES, BATCH = 16, 8
+IMAGES, BATCH = 8, 8
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 
 
