@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::Classifier;
 use super::args::Args;
-use super::vit::{PrefixOptions, PrefixTokens, norm_options, pooling, qk_norms};
+use super::vit::{PrefixOptions, PrefixTokens, norm_options, pooling};
 use crate::device::classify;
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
-use crate::kernels::attention::{self, Rotation};
+use crate::kernels::attention::Rotation;
 use crate::nn::{
-    AxialRopeOptions, Linear, Mlp, MlpOptions, Norm, NormOptions, PatchEmbed, PixelScale, Pooling,
-    SelfAttention, axial_rope, pool_tokens, zeros,
+    AxialRopeOptions, BlockOptions, Linear, MlpOptions, Norm, PatchEmbed, PixelScale, Pooling,
+    TransformerBlock, axial_rope, pool_tokens, zeros,
 };
 use crate::weights::Scope;
 
@@ -23,7 +23,7 @@ pub(crate) struct Eva {
     tokens: PrefixTokens,
     rope: Option<Rotation>,
     norm_pre: Option<Norm>,
-    blocks: Vec<Block>,
+    blocks: Vec<TransformerBlock>,
     norm: Option<Norm>,
     fc_norm: Option<Norm>,
     head: Linear,
@@ -73,10 +73,9 @@ impl Eva {
             width,
             heads,
             hidden: (width as f64 * args.mlp_ratio()?) as usize,
-            qkv_bias: args.bool("qkv_bias", true)?,
-            qkv_fused: args.bool("qkv_fused", true)?,
             qk_norm: args.bool("qk_norm", false)?.then_some(norm),
             attn_norm: args.bool("scale_attn_inner", false)?.then_some(norm),
+            proj_bias: true,
             mlp: MlpOptions {
                 activation: Activation::GeluErf,
                 gated: args.bool("swiglu_mlp", false)?,
@@ -84,14 +83,24 @@ impl Eva {
                 norm: args.bool("scale_mlp", false)?.then_some(norm),
                 bias: true,
             },
-            layer_scale: args.layer_scale("init_values", false)?,
-            attn_scale_only: args.bool("attn_only_layer_scale", false)?,
             norm,
         };
+        let qkv_bias = args.bool("qkv_bias", true)?;
+        let qkv_fused = args.bool("qkv_fused", true)?;
+        let layer_scale = args.layer_scale("init_values", false)?;
+        let scale_mlp = layer_scale && !args.bool("attn_only_layer_scale", false)?;
         let depth = args.usize("depth", 12)?;
         args.finish()?;
         let optional_norm = |there: bool, name: &str| {
             there.then(|| Norm::load(&scope.at(name), width, norm)).transpose()
+        };
+        let block = |i: usize| {
+            let scope = scope.at("blocks").at(i);
+            let gamma =
+                |name: &str, there: bool| there.then(|| scope.get_f32(width, name)).transpose();
+            let scales = [gamma("gamma_1", layer_scale)?, gamma("gamma_2", scale_mlp)?];
+            let qkv = load_qkv(&scope.at("attn"), width, qkv_bias, qkv_fused)?;
+            TransformerBlock::load(&scope, &options, qkv, scales)
         };
         Ok(Self {
             patch_embed: PatchEmbed::load_pixels(
@@ -104,9 +113,7 @@ impl Eva {
             tokens,
             rope,
             norm_pre: optional_norm(pre_norm, "norm_pre")?,
-            blocks: (0..depth)
-                .map(|i| Block::load(&scope.at("blocks").at(i), &options))
-                .collect::<error::Result<_>>()?,
+            blocks: (0..depth).map(block).collect::<error::Result<_>>()?,
             norm: optional_norm(post_norm, "norm")?,
             fc_norm: optional_norm(fc_norm, "fc_norm")?,
             head: Linear::load(&scope.at("head"), width, labels, true)?,
@@ -183,78 +190,20 @@ impl Classifier for Eva {
     }
 }
 
-struct BlockOptions {
-    width: usize,
-    heads: usize,
-    hidden: usize,
-    qkv_bias: bool,
-    qkv_fused: bool,
-    qk_norm: Option<NormOptions>,
-    attn_norm: Option<NormOptions>,
-    mlp: MlpOptions,
-    layer_scale: bool,
-    attn_scale_only: bool,
-    norm: NormOptions,
-}
-
-/// A pre-norm transformer block with rotary attention.
-struct Block {
-    norm1: Norm,
-    attn: SelfAttention,
-    norm2: Norm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn load(scope: &Scope<'_>, options: &BlockOptions) -> error::Result<Self> {
-        let (width, heads) = (options.width, options.heads);
-        let attn = scope.at("attn");
-        let gamma = |name: &str, there: bool| there.then(|| scope.get_f32(width, name)).transpose();
-        let gamma_1 = gamma("gamma_1", options.layer_scale)?;
-        let gamma_2 = gamma("gamma_2", options.layer_scale && !options.attn_scale_only)?;
-        Ok(Self {
-            norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
-            attn: SelfAttention {
-                qkv: load_qkv(&attn, options)?,
-                heads,
-                options: attention::Options {
-                    scale: SelfAttention::scale(width, heads),
-                    norms: qk_norms(&attn, width / heads, options.qk_norm)?,
-                    ..Default::default()
-                },
-                norm: options
-                    .attn_norm
-                    .map(|norm| Norm::load(&attn.at("norm"), width, norm))
-                    .transpose()?,
-                proj: Linear::load_scaled(&attn.at("proj"), width, width, true, gamma_1.as_ref())?,
-            },
-            norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
-            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, options.mlp, gamma_2.as_ref())?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, rope: Option<&Rotation>) -> Result<Tensor> {
-        let x = self.attn.forward(x, Some(&self.norm1), rope, Some(x))?;
-        self.mlp.forward(&x, Some(&self.norm2), Some(&x))
-    }
-}
-
 /// Queries, keys and values as one matrix product, whether the checkpoint holds them fused or
 /// apart. Keys have no bias in this family.
-fn load_qkv(attn: &Scope<'_>, options: &BlockOptions) -> error::Result<Linear> {
-    let width = options.width;
-    let weight = if options.qkv_fused {
+fn load_qkv(attn: &Scope<'_>, width: usize, has_bias: bool, fused: bool) -> error::Result<Linear> {
+    let weight = if fused {
         attn.get((3 * width, width), "qkv.weight")?
     } else {
         let parts = ["q_proj.weight", "k_proj.weight", "v_proj.weight"]
             .map(|name| attn.get((width, width), name));
         join(parts)?
     };
-    if !options.qkv_bias {
+    if !has_bias {
         return Linear::new(&weight, &zeros(attn, 3 * width)?);
     }
-    let names =
-        if options.qkv_fused { ["q_bias", "v_bias"] } else { ["q_proj.bias", "v_proj.bias"] };
+    let names = if fused { ["q_bias", "v_bias"] } else { ["q_proj.bias", "v_proj.bias"] };
     let [q, v] = names.map(|name| attn.get_f32(width, name));
     Linear::new(&weight, &join([q, zeros(attn, width), v])?)
 }

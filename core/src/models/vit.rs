@@ -9,10 +9,9 @@ use super::Classifier;
 use super::args::Args;
 use super::attention_pool::{AttentionPool, AttentionPoolOptions};
 use crate::error::{self, Error};
-use crate::kernels::{attention, norm};
 use crate::nn::{
-    Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, PixelScale, Pooling,
-    SelfAttention, pool_tokens,
+    BlockOptions, Linear, MlpOptions, Norm, NormKind, NormOptions, PatchEmbed, PixelScale, Pooling,
+    TransformerBlock, pool_tokens,
 };
 use crate::weights::Scope;
 
@@ -21,7 +20,7 @@ pub(crate) struct Vit {
     patch_embed: PatchEmbed,
     tokens: PrefixTokens,
     norm_pre: Option<Norm>,
-    blocks: Vec<Block>,
+    blocks: Vec<TransformerBlock>,
     norm: Option<Norm>,
     fc_norm: Option<Norm>,
     head: Linear,
@@ -77,19 +76,24 @@ impl Vit {
             return Err(Error::model_invalid("`global_pool` is \"token\" without a class token"));
         }
         let pooled_prefix = if args.bool("pool_include_prefix", false)? { 0 } else { tokens.count };
+        let activation = args.activation("act_layer", "gelu")?;
+        let proj_bias = args.bool("proj_bias", true)?;
         let options = BlockOptions {
             width,
             heads: args.usize("num_heads", 12)?,
             hidden: (width as f64 * args.mlp_ratio()?) as usize,
-            qkv_bias: args.bool("qkv_bias", true)?,
-            proj_bias: args.bool("proj_bias", true)?,
             qk_norm: args.bool("qk_norm", false)?.then_some(norm),
             attn_norm: args.bool("scale_attn_norm", false)?.then_some(norm),
-            mlp_norm: args.bool("scale_mlp_norm", false)?.then_some(norm),
-            layer_scale: args.layer_scale("init_values", false)?,
-            activation: args.activation("act_layer", "gelu")?,
+            proj_bias,
+            mlp: MlpOptions {
+                norm: args.bool("scale_mlp_norm", false)?.then_some(norm),
+                bias: proj_bias,
+                ..MlpOptions::plain(activation)
+            },
             norm,
         };
+        let qkv_bias = args.bool("qkv_bias", true)?;
+        let layer_scale = args.layer_scale("init_values", false)?;
         if !width.is_multiple_of(options.heads) {
             return Err(Error::model_invalid(format!(
                 "`embed_dim` {width} is no multiple of `num_heads` {}",
@@ -106,10 +110,18 @@ impl Vit {
                     width,
                     heads: options.heads,
                     hidden: options.hidden,
-                    mlp: MlpOptions::plain(options.activation),
+                    mlp: MlpOptions::plain(activation),
                     norm,
                 },
             )?)),
+        };
+        let block = |i: usize| {
+            let scope = scope.at("blocks").at(i);
+            let gamma = |name: &str| {
+                layer_scale.then(|| scope.at(name).get_f32(width, "gamma")).transpose()
+            };
+            let qkv = Linear::load(&scope.at("attn.qkv"), width, 3 * width, qkv_bias)?;
+            TransformerBlock::load(&scope, &options, qkv, [gamma("ls1")?, gamma("ls2")?])
         };
         Ok(Self {
             patch_embed: PatchEmbed::load_pixels(
@@ -123,9 +135,7 @@ impl Vit {
             norm_pre: pre_norm
                 .then(|| Norm::load(&scope.at("norm_pre"), width, norm))
                 .transpose()?,
-            blocks: (0..depth)
-                .map(|i| Block::load(&scope.at("blocks").at(i), &options))
-                .collect::<error::Result<_>>()?,
+            blocks: (0..depth).map(block).collect::<error::Result<_>>()?,
             norm: (final_norm && !fc_norm)
                 .then(|| Norm::load(&scope.at("norm"), width, norm))
                 .transpose()?,
@@ -152,7 +162,7 @@ impl Classifier for Vit {
             x = norm.forward(&x)?;
         }
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(&x, None)?;
         }
         if let Some(norm) = &self.norm {
             x = norm.forward(&x)?;
@@ -255,79 +265,4 @@ impl PrefixTokens {
             None => Ok(x),
         }
     }
-}
-
-struct BlockOptions {
-    width: usize,
-    heads: usize,
-    hidden: usize,
-    qkv_bias: bool,
-    proj_bias: bool,
-    qk_norm: Option<NormOptions>,
-    attn_norm: Option<NormOptions>,
-    mlp_norm: Option<NormOptions>,
-    layer_scale: bool,
-    activation: crate::kernels::activation::Activation,
-    norm: NormOptions,
-}
-
-/// A pre-norm transformer block.
-struct Block {
-    norm1: Norm,
-    attn: SelfAttention,
-    norm2: Norm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn load(scope: &Scope<'_>, options: &BlockOptions) -> error::Result<Self> {
-        let (width, heads) = (options.width, options.heads);
-        let attn = scope.at("attn");
-        let mlp = MlpOptions {
-            norm: options.mlp_norm,
-            bias: options.proj_bias,
-            ..MlpOptions::plain(options.activation)
-        };
-        let gamma = |name: &str| {
-            options.layer_scale.then(|| scope.at(name).get_f32(width, "gamma")).transpose()
-        };
-        let (ls1, ls2) = (gamma("ls1")?, gamma("ls2")?);
-        let bias = options.proj_bias;
-        let proj = attn.at("proj");
-        Ok(Self {
-            norm1: Norm::load(&scope.at("norm1"), width, options.norm)?,
-            attn: SelfAttention {
-                qkv: Linear::load(&attn.at("qkv"), width, 3 * width, options.qkv_bias)?,
-                heads,
-                options: attention::Options {
-                    scale: SelfAttention::scale(width, heads),
-                    norms: qk_norms(&attn, width / heads, options.qk_norm)?,
-                    ..Default::default()
-                },
-                norm: options
-                    .attn_norm
-                    .map(|norm| Norm::load(&attn.at("norm"), width, norm))
-                    .transpose()?,
-                proj: Linear::load_scaled(&proj, width, width, bias, ls1.as_ref())?,
-            },
-            norm2: Norm::load(&scope.at("norm2"), width, options.norm)?,
-            mlp: Mlp::load(&scope.at("mlp"), width, options.hidden, mlp, ls2.as_ref())?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.attn.forward(x, Some(&self.norm1), None, Some(x))?;
-        self.mlp.forward(&x, Some(&self.norm2), Some(&x))
-    }
-}
-
-/// The norms of queries and keys, if `norm` asks for them.
-pub(super) fn qk_norms(
-    attn: &Scope<'_>,
-    head: usize,
-    norm: Option<NormOptions>,
-) -> error::Result<Option<(norm::Weights, norm::Weights)>> {
-    let Some(norm) = norm else { return Ok(None) };
-    let load = |name: &str| Norm::load(&attn.at(name), head, norm).map(Norm::into_weights);
-    Ok(Some((load("q_norm")?, load("k_norm")?)))
 }

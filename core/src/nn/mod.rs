@@ -1,6 +1,7 @@
 //! Layers: they know their weights and the kernels, and nothing of devices or files.
 
 mod attention;
+mod block;
 mod conv;
 mod linear;
 mod mlp;
@@ -10,6 +11,7 @@ mod pool;
 mod rope;
 
 pub(crate) use attention::SelfAttention;
+pub(crate) use block::{BlockOptions, TransformerBlock};
 pub(crate) use conv::{Conv2d, DepthwiseConv, Window};
 pub(crate) use linear::{Linear, zeros};
 pub(crate) use mlp::{Mlp, MlpOptions};

@@ -26,7 +26,7 @@ fn refused(model: &str, pointer: &str, value: Value, expected: &str) {
 #[test]
 fn huge_numbers_fail_before_memory_is_taken() {
     for (key, expected) in [
-        ("depth", "`blocks.2.norm1.weight` is missing"),
+        ("depth", "`blocks.2.attn.qkv.weight` is missing"),
         ("embed_dim", "shape"),
         ("num_heads", "num_heads"),
         ("img_size", "pixels"),
