@@ -4,5 +4,5 @@
 mod plan;
 mod stream;
 
-pub(crate) use plan::{batch_size, cached};
+pub(crate) use plan::{batch_size, group};
 pub(crate) use stream::{Stage, Stream};

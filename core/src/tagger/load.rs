@@ -30,7 +30,7 @@ pub struct LoadOptions {
     pub cache_dir: Option<PathBuf>,
     /// How picture files are decoded.
     pub decode: DecodeOptions,
-    /// Pictures in one pass through the network; chosen by the input's size unless set.
+    /// Pictures in one batch; chosen by the input's size unless set.
     pub batch_size: Option<usize>,
 }
 

@@ -38,9 +38,9 @@ use prepare::Prepared;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use preprocess::Preprocess;
 
-use crate::batch::{Stage, Stream, batch_size, cached};
+use crate::batch::{Stage, Stream, batch_size, group};
 use crate::control::Control;
-use crate::device::{Device, Placement, classify};
+use crate::device::{Placement, classify};
 use crate::error::{Error, Result};
 use crate::models::Classifier;
 use crate::pixels::DecodeOptions;
@@ -166,7 +166,9 @@ impl Tagger {
         self.stream(Wanted::Embedding, images.into_iter(), control, None).collect()
     }
 
-    /// The same tagger (sharing the model) with another number of pictures in one pass.
+    /// The same tagger (sharing the model) with another number of pictures in one batch: how many
+    /// are prepared ahead and computed before their answers come. On a CPU a batch is computed in
+    /// groups that fit its caches, which changes no answer.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for zero.
@@ -177,7 +179,7 @@ impl Tagger {
         Ok(Self { model: Arc::clone(&self.model), batch_size: pictures })
     }
 
-    /// The number of pictures in one pass.
+    /// The number of pictures in one batch.
     pub fn batch_size(&self) -> usize {
         self.batch_size
     }
@@ -276,13 +278,10 @@ impl Stage for Run {
     }
 
     fn forward(&self, batch: &[Prepared]) -> Result<Vec<Result<Vec<f32>>>> {
-        let (height, width) = self.model.input.size;
-        let together = match self.model.placement.device() {
-            Device::Cpu => cached(height, width, rayon::current_num_threads()),
-            _ => batch.len().max(1),
-        };
+        let Model { placement, input, .. } = &*self.model;
+        let group = group(placement.device(), input.size, rayon::current_num_threads());
         let mut rows = Vec::with_capacity(batch.len());
-        for batch in batch.chunks(together) {
+        for batch in batch.chunks(group) {
             rows.extend(self.rows(batch).map_err(|e| classify(e, "the network failed"))?);
         }
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())

@@ -45,7 +45,7 @@ pub(crate) struct TagCommand {
     /// Number format: auto, f32, bf16, f16
     #[arg(long, default_value = "auto", help_heading = "Model")]
     dtype: Precision,
-    /// Images in one pass through the network, or auto
+    /// Images in one batch, or auto
     #[arg(long, default_value = "auto", value_name = "N|auto", help_heading = "Model")]
     batch_size: BatchSize,
     /// Threads for everything [default: one for each core]
