@@ -8,9 +8,9 @@ use half::slice::HalfFloatSliceExt;
 
 use super::cpu::{Format, Isa, Sink, Values};
 
-/// Whether the CPU implementations take a tensor: on the CPU, in a type that they read.
+/// Whether the CPU implementations take a tensor: on the CPU, in a type that they compute with.
 pub(super) fn takes(x: &Tensor) -> bool {
-    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::BF16 | DType::U8)
+    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::BF16)
 }
 
 /// The instructions to use.

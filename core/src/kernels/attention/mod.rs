@@ -82,7 +82,7 @@ pub(crate) fn forward(
         [one] => vec![one; heads],
         _ => options.scale.clone(),
     };
-    if !(host::takes(q) && q.dtype() != DType::U8) {
+    if !host::takes(q) {
         return reference::forward(q, k, v, options, &scale, rotation);
     }
     if k.dim(2)? == 0 {

@@ -4,23 +4,22 @@
 //! tile of 32 rows of 16 columns (stored as 16 lines of pairs) and adds the result to a tile of
 //! `f32` sums. Four tiles of sums make a product of 32 rows and 32 columns.
 //!
-//! [`Tiles`] rounds its operands to bfloat16. [`SplitTiles`] keeps them as the sum of two bfloat16
-//! values and adds three of the four products, all but that of the two small parts: the error of an
-//! operand is then below 2^-17 of it, which is `f32`-class accuracy at a multiple of the speed.
+//! With one plane, operands are rounded to bfloat16. With two they are kept as the sum of two
+//! bfloat16 values, and three of the four products are added, all but that of the two small parts:
+//! the error of an operand is then below 2^-17 of it, which is `f32`-class accuracy at a multiple of
+//! the speed.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::bf16::{put_pairs, round};
-use super::engine::{Engine, Line, MAX_COLS, MAX_DEPTH};
+use super::bf16::Dot;
+use super::engine::{Aligned, Engine, Line, MAX_COLS, MAX_DEPTH};
+use super::simd::Simd;
 use super::x86::Avx512;
 
 const ROWS: usize = 32;
 const COLS: usize = 32;
 const DEPTH: usize = 32;
-
-/// Processors with AMX have 2 MB of second-level cache for each core.
-const CACHED: usize = 14 * 1024;
 
 /// What the tile registers are set up as: all eight with 16 rows of 64 bytes.
 #[repr(C, align(64))]
@@ -39,24 +38,6 @@ static CONFIG: Config = Config {
     bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
-
-/// # Safety
-/// The system lets this process use AMX.
-#[inline(always)]
-unsafe fn enter() {
-    // SAFETY: the caller's promise; the configuration has the form of palette 1.
-    unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly));
-    }
-}
-
-/// # Safety
-/// As for [`enter`].
-#[inline(always)]
-unsafe fn leave() {
-    // SAFETY: the caller's promise.
-    unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
-}
 
 /// Asks the system for AMX, which has to be done once in a process, and tries it.
 pub(super) fn is_usable() -> bool {
@@ -112,12 +93,13 @@ fn permitted() -> bool {
 /// Multiplies two small matrices whose product is known: virtual machines have been seen to announce
 /// what they do not do.
 fn gives_right_answers() -> bool {
+    /// Whether operands of `scale` times small whole numbers have a product within `tolerance`.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn product<E: Engine>() -> bool {
-        let value = |i: usize| (i % 13) as f32 - 6.0;
+    unsafe fn product<E: Engine>(scale: f32, tolerance: f32) -> bool {
+        let value = |i: usize| ((i % 13) as f32 - 6.0) * scale;
         let mut left = [Line::ZERO; 2 * ROWS];
         let mut right = [Line::ZERO; 2 * COLS];
-        let mut out = Sums([0f32; ROWS * COLS]);
+        let mut out = Aligned([0f32; ROWS * COLS]);
         let columns: [f32; DEPTH * COLS] = std::array::from_fn(|i| value(7 * i + 3));
         // SAFETY: arrays of an engine's sizes; the caller saw that AMX can be used.
         unsafe {
@@ -133,100 +115,14 @@ fn gives_right_answers() -> bool {
         (0..ROWS * COLS).all(|at| {
             let (row, column) = (at / COLS, at % COLS);
             let term = |i| value(row * DEPTH + i) * columns[i * COLS + column];
-            (0..DEPTH).map(term).sum::<f32>() == out.0[at]
+            ((0..DEPTH).map(term).sum::<f32>() - out.0[at]).abs() <= tolerance
         })
     }
+    // The second scale has more bits than bfloat16: without their small parts, sums of this size
+    // would be off by tenths.
     // SAFETY: `is_usable` saw that the processor has the instructions and the system permits them.
-    unsafe { product::<Tiles>() && product::<SplitTiles>() }
+    unsafe { product::<Tiles<1>>(1.0, 0.0) && product::<Tiles<2>>(1.0 + 1.0 / 512.0, 5e-3) }
 }
-
-#[repr(align(64))]
-struct Sums([f32; ROWS * COLS]);
-
-/// Operands rounded to bfloat16.
-pub(crate) struct Tiles;
-
-impl Engine for Tiles {
-    type S = Avx512;
-    const ROWS: usize = ROWS;
-    const COLS: usize = COLS;
-    const DEPTH: usize = DEPTH;
-    const PLANES: usize = 1;
-    const CACHED: usize = CACHED;
-
-    #[inline(always)]
-    unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
-        // SAFETY: the trait's contract.
-        unsafe { _mm512_storeu_si512(chunk.add(row).cast(), round(values)) };
-    }
-
-    #[inline(always)]
-    unsafe fn put_columns(values: *const f32, chunk: *mut Line) {
-        // SAFETY: the trait's contract.
-        unsafe { put_pairs(values, chunk) };
-    }
-
-    #[inline(always)]
-    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
-        if chunks == 0 {
-            // SAFETY: the trait's contract.
-            unsafe { std::ptr::write_bytes(out, 0, ROWS * COLS) };
-            return;
-        }
-        // SAFETY: the trait's contract: each chunk has 32 lines on both sides (2048 bytes), and
-        // `out` has 32 rows of 128 bytes. Nothing else uses the tile registers.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{left} + {line}]",
-                "tileloadd tmm6, [{right} + {pair}]",
-                "tileloadd tmm7, [{right} + {pair} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{left} + {line} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 2048",
-                "add {right}, 2048",
-                "dec {chunks}",
-                "jnz 2b",
-                "tilestored [{out} + {pair}], tmm0",
-                "tilestored [{out} + {pair} + 64], tmm1",
-                "tilestored [{out} + {pair} + 2048], tmm2",
-                "tilestored [{out} + {pair} + 2112], tmm3",
-                left = inout(reg) left => _,
-                right = inout(reg) right => _,
-                chunks = inout(reg) chunks => _,
-                out = in(reg) out,
-                line = in(reg) 64usize,
-                pair = in(reg) 128usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn enter() {
-        // SAFETY: the trait's contract.
-        unsafe { enter() };
-    }
-
-    #[inline(always)]
-    unsafe fn leave() {
-        // SAFETY: the trait's contract.
-        unsafe { leave() };
-    }
-}
-
-/// Operands as sums of two bfloat16 values: the large parts are the first plane, the small ones the
-/// second.
-pub(crate) struct SplitTiles;
 
 /// What rounding 32 values to bfloat16 loses.
 ///
@@ -234,123 +130,168 @@ pub(crate) struct SplitTiles;
 /// 32 values can be read and written; the processor has AVX-512 BF16.
 #[inline(always)]
 unsafe fn rest(values: *const f32, out: *mut f32) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; a line has room for what is rounded.
     unsafe {
-        let words = round(values);
-        for half in 0..2 {
-            let part = match half {
-                0 => _mm512_castsi512_si256(words),
-                _ => _mm512_extracti64x4_epi64::<1>(words),
-            };
-            let rounded = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(part));
-            let value = _mm512_loadu_ps(values.add(16 * half));
-            let rest = _mm512_sub_ps(value, _mm512_castsi512_ps(rounded));
-            _mm512_storeu_ps(out.add(16 * half), rest);
+        let mut rounded = [Line::ZERO];
+        Dot::put_row(values, rounded.as_mut_ptr(), 0);
+        for half in [0, 16] {
+            let large = Avx512::load_bf16(rounded.as_ptr().cast::<u16>().add(half));
+            Avx512::store(out.add(half), Avx512::sub(Avx512::load(values.add(half)), large));
         }
     }
 }
 
-impl Engine for SplitTiles {
+/// Multiplies chunks of `$bytes` bytes on both sides with `$line`s, which read them at `{left}` and
+/// `{right}` with the strides `{line}` and `{pair}`, into tmm0 to tmm3.
+macro_rules! multiply {
+    ($left:ident, $right:ident, $chunks:ident, $out:ident, $bytes:literal, [$($line:literal),* $(,)?]) => {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            $($line,)*
+            "add {left}, {bytes}",
+            "add {right}, {bytes}",
+            "dec {chunks}",
+            "jnz 2b",
+            "tilestored [{out} + {pair}], tmm0",
+            "tilestored [{out} + {pair} + 64], tmm1",
+            "tilestored [{out} + {pair} + 2048], tmm2",
+            "tilestored [{out} + {pair} + 2112], tmm3",
+            left = inout(reg) $left => _,
+            right = inout(reg) $right => _,
+            chunks = inout(reg) $chunks => _,
+            out = in(reg) $out,
+            line = in(reg) 64usize,
+            pair = in(reg) 128usize,
+            bytes = const $bytes,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// Operands of one plane, rounded, or of two: large parts first, then the small ones.
+pub(crate) struct Tiles<const PLANES: usize>;
+
+impl<const PLANES: usize> Engine for Tiles<PLANES> {
     type S = Avx512;
     const ROWS: usize = ROWS;
     const COLS: usize = COLS;
     const DEPTH: usize = DEPTH;
-    const PLANES: usize = 2;
-    const CACHED: usize = CACHED;
+    const PLANES: usize = PLANES;
+    /// Processors with AMX have 2 MB of second-level cache for each core.
+    const CACHED: usize = 14 * 1024;
 
     #[inline(always)]
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
-        let mut small = [0f32; DEPTH];
-        // SAFETY: the trait's contract: two planes of ROWS lines.
+        // SAFETY: the trait's contract: a plane of ROWS lines behind the other.
         unsafe {
-            rest(values, small.as_mut_ptr());
-            _mm512_storeu_si512(chunk.add(row).cast(), round(values));
-            _mm512_storeu_si512(chunk.add(ROWS + row).cast(), round(small.as_ptr()));
+            Dot::put_row(values, chunk, row);
+            if PLANES == 2 {
+                let mut small = [0f32; DEPTH];
+                rest(values, small.as_mut_ptr());
+                Dot::put_row(small.as_ptr(), chunk.add(ROWS), row);
+            }
         }
     }
 
     #[inline(always)]
     unsafe fn put_columns(values: *const f32, chunk: *mut Line) {
-        let mut small = [0f32; MAX_DEPTH * MAX_COLS];
-        // SAFETY: the trait's contract: two planes of COLS lines.
+        // SAFETY: the trait's contract: a plane of COLS lines behind the other.
         unsafe {
-            for row in 0..DEPTH {
-                rest(values.add(row * COLS), small.as_mut_ptr().add(row * COLS));
+            Dot::put_columns(values, chunk);
+            if PLANES == 2 {
+                let mut small = [0f32; MAX_DEPTH * MAX_COLS];
+                for row in 0..DEPTH {
+                    rest(values.add(row * COLS), small.as_mut_ptr().add(row * COLS));
+                }
+                Dot::put_columns(small.as_ptr(), chunk.add(COLS));
             }
-            put_pairs(values, chunk);
-            put_pairs(small.as_ptr(), chunk.add(COLS));
         }
     }
 
     #[inline(always)]
     unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
-        if chunks == 0 {
-            // SAFETY: the trait's contract.
-            unsafe { std::ptr::write_bytes(out, 0, ROWS * COLS) };
-            return;
-        }
-        // SAFETY: as for `Tiles`, with two planes (4096 bytes) in each chunk. The small products
-        // come first in every chunk, the order in which registers are reloaded least.
+        // SAFETY: the trait's contract: each chunk has 32 lines (2048 bytes) for each plane on both
+        // sides, and `out` has 32 rows of 128 bytes. Nothing else uses the tile registers.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                // Large left, small right.
-                "tileloadd tmm4, [{left} + {line}]",
-                "tileloadd tmm6, [{right} + {pair} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{right} + {pair} + 2112]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{left} + {line} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                // Large left, large right.
-                "tileloadd tmm6, [{right} + {pair}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{right} + {pair} + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                // Small left, large right.
-                "tileloadd tmm4, [{left} + {line} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{left} + {line} + 3072]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 4096",
-                "add {right}, 4096",
-                "dec {chunks}",
-                "jnz 2b",
-                "tilestored [{out} + {pair}], tmm0",
-                "tilestored [{out} + {pair} + 64], tmm1",
-                "tilestored [{out} + {pair} + 2048], tmm2",
-                "tilestored [{out} + {pair} + 2112], tmm3",
-                left = inout(reg) left => _,
-                right = inout(reg) right => _,
-                chunks = inout(reg) chunks => _,
-                out = in(reg) out,
-                line = in(reg) 64usize,
-                pair = in(reg) 128usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
+            if chunks == 0 {
+                std::ptr::write_bytes(out, 0, ROWS * COLS);
+            } else if PLANES == 1 {
+                multiply!(
+                    left,
+                    right,
+                    chunks,
+                    out,
+                    2048,
+                    [
+                        "tileloadd tmm4, [{left} + {line}]",
+                        "tileloadd tmm6, [{right} + {pair}]",
+                        "tileloadd tmm7, [{right} + {pair} + 64]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tileloadd tmm5, [{left} + {line} + 1024]",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                    ]
+                );
+            } else {
+                // In the order in which registers are reloaded least.
+                multiply!(
+                    left,
+                    right,
+                    chunks,
+                    out,
+                    4096,
+                    [
+                        // Large left, small right.
+                        "tileloadd tmm4, [{left} + {line}]",
+                        "tileloadd tmm6, [{right} + {pair} + 2048]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tileloadd tmm7, [{right} + {pair} + 2112]",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tileloadd tmm5, [{left} + {line} + 1024]",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        // Large left, large right.
+                        "tileloadd tmm6, [{right} + {pair}]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tileloadd tmm7, [{right} + {pair} + 64]",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        // Small left, large right.
+                        "tileloadd tmm4, [{left} + {line} + 2048]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tileloadd tmm5, [{left} + {line} + 3072]",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                    ]
+                );
+            }
         }
     }
 
     #[inline(always)]
     unsafe fn enter() {
-        // SAFETY: the trait's contract.
-        unsafe { enter() };
+        // SAFETY: the trait's contract; the configuration has the form of palette 1.
+        unsafe {
+            asm!(
+                "ldtilecfg [{}]",
+                in(reg) &raw const CONFIG,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
     }
 
     #[inline(always)]
     unsafe fn leave() {
         // SAFETY: the trait's contract.
-        unsafe { leave() };
+        unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
     }
 }

@@ -17,7 +17,7 @@ const COLS: usize = 32;
 /// # Safety
 /// 32 values can be read; the processor has AVX-512 BF16.
 #[inline(always)]
-pub(super) unsafe fn round(values: *const f32) -> __m512i {
+unsafe fn round(values: *const f32) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         let (low, high) = (_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
@@ -31,7 +31,7 @@ pub(super) unsafe fn round(values: *const f32) -> __m512i {
 /// # Safety
 /// As for [`Engine::put_columns`]; the processor has AVX-512 BF16.
 #[inline(always)]
-pub(super) unsafe fn put_pairs(values: *const f32, chunk: *mut Line) {
+unsafe fn put_pairs(values: *const f32, chunk: *mut Line) {
     // SAFETY: the caller's promise: 16 pairs of rows, two lines for each.
     unsafe {
         // Lane i of the result: word i of the first row, then word i of the second.

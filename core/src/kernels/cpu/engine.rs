@@ -23,6 +23,10 @@ impl Line {
     pub(crate) const ZERO: Self = Self([0; 64]);
 }
 
+/// Numbers that start on a line.
+#[repr(C, align(64))]
+pub(crate) struct Aligned<const N: usize>(pub(crate) [f32; N]);
+
 /// The largest [`ROWS`](Engine::ROWS) of all engines.
 pub(crate) const MAX_ROWS: usize = 32;
 /// The largest [`COLS`](Engine::COLS) of all engines.

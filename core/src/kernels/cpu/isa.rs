@@ -6,7 +6,7 @@ use super::engine::{Engine, Plain, Product};
 use super::simd::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::{
-    amx::{SplitTiles, Tiles},
+    amx::Tiles,
     bf16::Dot,
     x86::{Avx2, Avx512},
 };
@@ -165,10 +165,10 @@ pub(crate) fn run_product<P: Product>(isa: Isa, format: Format, product: P) -> P
     match (isa, format) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: see above.
-        (Isa::Amx, Format::Bf16) => unsafe { product_amx::<Tiles, P>(product) },
+        (Isa::Amx, Format::Bf16) => unsafe { product_amx::<Tiles<1>, P>(product) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: see above.
-        (Isa::Amx, Format::F32) => unsafe { product_amx::<SplitTiles, P>(product) },
+        (Isa::Amx, Format::F32) => unsafe { product_amx::<Tiles<2>, P>(product) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: see above.
         (Isa::Avx512Bf16, Format::Bf16) => unsafe { product_dot(product) },

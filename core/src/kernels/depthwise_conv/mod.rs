@@ -24,7 +24,7 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tens
             bias.dims()
         );
     }
-    if !(host::takes(x) && x.dtype() != DType::U8) {
+    if !host::takes(x) {
         return reference::forward(x, weight, bias);
     }
     let x = x.contiguous()?;

@@ -1,7 +1,7 @@
 //! One head's queries, keys and values: where they are, and keys and values packed.
 
-use super::super::super::cpu::{Engine, Line, MAX_COLS, MAX_DEPTH, NormArgs, Product, Simd};
 use super::{Call, Sizes, View};
+use crate::kernels::cpu::{Aligned, Engine, Line, MAX_COLS, MAX_DEPTH, NormArgs, Product, Simd};
 
 /// One head of one window of one batch entry.
 #[derive(Clone, Copy)]
@@ -73,9 +73,6 @@ pub(super) struct Pack<'a> {
     pub(super) lines: &'a mut [Line],
 }
 
-#[repr(align(64))]
-struct Columns([f32; MAX_DEPTH * MAX_COLS]);
-
 impl Product for Pack<'_> {
     type Output = ();
 
@@ -85,7 +82,7 @@ impl Product for Pack<'_> {
         let Sizes { m, d, keys, .. } = head.sizes;
         let call = head.call;
         let (key_lines, value_lines) = lines.split_at_mut(keys);
-        let mut columns = Columns([0f32; MAX_DEPTH * MAX_COLS]);
+        let mut columns = Aligned([0f32; MAX_DEPTH * MAX_COLS]);
         let columns = &mut columns.0;
         let chunks = d.div_ceil(E::DEPTH);
         let key_norm = call.norms.map(|norms| norms.1);

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::super::super::cpu::{
-    Engine, Line, MAX_COLS, MAX_DEPTH, MAX_LANES, MAX_ROWS, Product, Simd, math,
-};
 use super::pack::Head;
 use super::{BLOCK, Sizes};
+use crate::kernels::cpu::{
+    Aligned, Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product, Simd, math,
+};
 
 /// What a panel of rows needs beside the packed keys and values.
 pub(super) struct Scratch {
@@ -55,9 +55,6 @@ pub(super) struct Rows<'a> {
     pub(super) panels: Range<usize>,
 }
 
-#[repr(align(64))]
-struct Tile([f32; MAX_ROWS * MAX_COLS]);
-
 impl Product for Rows<'_> {
     type Output = ();
 
@@ -91,7 +88,7 @@ impl Head<'_> {
         let rows = E::ROWS.min(n - first);
         let mut largest = [f32::NEG_INFINITY; MAX_ROWS];
         let mut total = [0f32; MAX_ROWS];
-        let mut tile = Tile([0f32; MAX_ROWS * MAX_COLS]);
+        let mut tile = Aligned([0f32; MAX_ROWS * MAX_COLS]);
         let tile = tile.0.as_mut_ptr();
         let lanes = <E::S as Simd>::LANES;
         // SAFETY: rows below `n`, keys below `m`, and the sizes of the packed lines.
@@ -249,23 +246,13 @@ unsafe fn soften<S: Simd>(
             sums = S::add(sums, weight);
             S::store(scores.add(at), weight);
         }
-        let factor =
-            if *largest == f32::NEG_INFINITY { 0.0 } else { Exp::of::<S>(*largest - high) };
+        // The largest lane, of one number in all lanes.
+        let factor = match *largest {
+            f32::NEG_INFINITY => 0.0,
+            _ => S::largest(math::exp::<S>(S::splat(*largest - high))),
+        };
         *total = *total * factor + S::sum(sums);
         *largest = high;
         factor
-    }
-}
-
-/// `e^x` of one number, equal to that of a vector's lane.
-struct Exp;
-
-impl Exp {
-    #[inline(always)]
-    unsafe fn of<S: Simd>(x: f32) -> f32 {
-        let mut lanes = [0f32; MAX_LANES];
-        // SAFETY: the caller's promise of `S`; room for a vector.
-        unsafe { S::store(lanes.as_mut_ptr(), math::exp::<S>(S::splat(x))) };
-        lanes[0]
     }
 }

@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::super::super::activation::cpu::{Function, with_function};
-use super::super::super::cpu::{
-    Engine, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
-};
 use super::pack::SLICE;
 use super::{Call, Combine};
+use crate::kernels::activation::cpu::{Function, with_function};
+use crate::kernels::cpu::{
+    Aligned, Engine, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
+};
 
 /// Panels of columns whose sums are kept while the depth is gone through in parts.
 const GROUP: usize = 8;
@@ -52,7 +52,7 @@ impl Right<'_> {
     /// The whole depth for one tile after the other.
     #[inline(always)]
     unsafe fn at_once<E: Engine>(&self) {
-        let mut sums = Sums([0f32; MAX_ROWS * MAX_COLS]);
+        let mut sums = Aligned([0f32; MAX_ROWS * MAX_COLS]);
         let sums = sums.0.as_mut_ptr();
         let chunks = self.call.weights.geometry.chunks;
         for panel in self.panels.clone() {
@@ -71,7 +71,7 @@ impl Right<'_> {
     unsafe fn in_slices<E: Engine>(&self, slices: usize) {
         let chunks = self.call.weights.geometry.chunks;
         let size = E::ROWS * E::COLS;
-        let mut tile = Sums([0f32; MAX_ROWS * MAX_COLS]);
+        let mut tile = Aligned([0f32; MAX_ROWS * MAX_COLS]);
         let tile = tile.0.as_mut_ptr();
         let mut kept = SUMS.take();
         kept.resize(kept.len().max(self.tiles.len() * GROUP * size), 0.0);
@@ -138,10 +138,6 @@ impl Right<'_> {
         }
     }
 }
-
-/// Aligned to lines.
-#[repr(align(64))]
-struct Sums([f32; MAX_ROWS * MAX_COLS]);
 
 impl Call<'_> {
     /// Adds the bias, applies the activation and stores a tile of results.

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::super::cpu::{
+use super::Call;
+use crate::kernels::cpu::{
     Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, Product, Simd, Values, run_product,
 };
-use super::Call;
 
 /// Lines of a panel of rows that are multiplied in one go: with longer rows, a part of the depth is
 /// finished for a whole block first, so that what it reads again stays near.
