@@ -1,7 +1,8 @@
 //! Softmax attention, `softmax(scale q k^T + bias) v` for every batch entry and head.
 //!
-//! `q` is `(b, h, n, d)`, `k` and `v` are `(b, h, m, d)`; any strides, so a permuted view costs
-//! nothing. The result is `(b, n, h d)`, contiguous: what the output projection wants.
+//! `q` is `(b, h, n, d)`, `k` and `v` are `(b, g, m, d)`; any strides, so a permuted view costs
+//! nothing. `g` divides `h`: each head of keys and values serves `h / g` neighbouring heads of
+//! queries. The result is `(b, n, h d)`, contiguous: what the output projection wants.
 //!
 //! Queries and keys may first be normalised over `d` and then rotated (rotary positions: `sin` and
 //! `cos` are `(n - prefix, d)`, neighbouring values of a row are a pair; the first `prefix` tokens
@@ -11,6 +12,9 @@
 //! of `w` windows the `l` tokens in it, every token once. `bias` is `(h, l, l)` then, else
 //! `(h, n, m)`. `regions` `(w, l)` separates tokens of a window further: 100 is taken from the score
 //! of tokens in different regions, as Swin transformers do for what a shift made neighbours.
+//!
+//! Causal attention looks back only: the queries are the last `n` of the `m` tokens, and each of them
+//! sees its own and those before it; in windows, in the order of the window.
 
 mod cpu;
 mod reference;
@@ -66,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) norms: Option<(norm::Weights, norm::Weights)>,
     pub(crate) bias: Option<Tensor>,
     pub(crate) windows: Option<Windows>,
+    /// Whether tokens see none behind them.
+    pub(crate) causal: bool,
 }
 
 /// Attention of every batch entry and head; see the module for shapes.
@@ -135,6 +141,7 @@ pub(crate) fn forward(
                 windows: tokens.as_ref().map(Held::indices).transpose()?,
                 length,
                 regions: regions.as_ref().map(Held::floats).transpose()?,
+                causal: options.causal,
                 out,
             }
             .run();
@@ -165,7 +172,8 @@ fn check(
 ) -> Result<()> {
     let (b, h, n, d) = q.dims4()?;
     let (kb, kh, m, kd) = k.dims4()?;
-    let mut fits = (kb, kh, kd) == (b, h, d) && v.dims() == k.dims();
+    let mut fits = (kb, kd) == (b, d) && h.is_multiple_of(kh) && v.dims() == k.dims();
+    fits &= n <= m || !options.causal;
     fits &= q.dtype() == k.dtype() && k.dtype() == v.dtype();
     fits &= options.scale.len() == 1 || options.scale.len() == h;
     if let Some((q, k)) = &options.norms {
@@ -190,12 +198,13 @@ fn check(
         return Ok(());
     }
     candle_core::bail!(
-        "attention of q {:?}, k {:?}, v {:?}, {} scales, bias {:?}, windows {:?}",
+        "attention of q {:?}, k {:?}, v {:?}, {} scales, bias {:?}, windows {:?}, causal {}",
         q.dims(),
         k.dims(),
         v.dims(),
         options.scale.len(),
         options.bias.as_ref().map(Tensor::dims),
-        options.windows.as_ref().map(|windows| windows.tokens.dims())
+        options.windows.as_ref().map(|windows| windows.tokens.dims()),
+        options.causal
     )
 }

@@ -23,8 +23,9 @@ pub(super) fn forward(
     }
     let scale = Tensor::from_slice(scale, (1, h, 1, 1), q.device())?.to_dtype(q.dtype())?;
     q = q.broadcast_mul(&scale)?;
+    (k, v) = (repeat(&k, h)?, repeat(&v, h)?);
     let Some(windows) = &options.windows else {
-        let scores = scores(&q, &k, options.bias.as_ref())?;
+        let scores = scores(&q, &k, options)?;
         return weigh(&scores, &v)?.transpose(1, 2)?.reshape((b, n, h * d));
     };
     // Windows beside each other: (b, h, w, l, d) with the heads outside, then back by the inverse.
@@ -35,7 +36,7 @@ pub(super) fn forward(
         x.transpose(1, 2)?.contiguous()?.reshape((b * w, h, l, d))
     };
     (q, k, v) = (gather(&q)?, gather(&k)?, gather(&v)?);
-    let mut scores = scores(&q, &k, options.bias.as_ref())?;
+    let mut scores = scores(&q, &k, options)?;
     if let Some(regions) = &windows.regions {
         let same =
             regions.unsqueeze(2)?.broadcast_eq(&regions.unsqueeze(1)?)?.to_dtype(scores.dtype())?;
@@ -49,12 +50,28 @@ pub(super) fn forward(
     y.index_select(&inverse, 1)
 }
 
-fn scores(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let scores = q.matmul(&k.transpose(2, 3)?.contiguous()?)?;
-    match bias {
-        Some(bias) => scores.broadcast_add(&bias.to_dtype(scores.dtype())?.unsqueeze(0)?),
-        None => Ok(scores),
+/// Every head of `(b, g, m, d)` as often as it takes to make `heads`.
+fn repeat(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (b, g, m, d) = x.dims4()?;
+    if g == heads {
+        return Ok(x.clone());
     }
+    x.unsqueeze(2)?.expand((b, g, heads / g, m, d))?.reshape((b, heads, m, d))
+}
+
+fn scores(q: &Tensor, k: &Tensor, options: &Options) -> Result<Tensor> {
+    let mut scores = q.matmul(&k.transpose(2, 3)?.contiguous()?)?;
+    if let Some(bias) = &options.bias {
+        scores = scores.broadcast_add(&bias.to_dtype(scores.dtype())?.unsqueeze(0)?)?;
+    }
+    if options.causal {
+        let (n, m) = (q.dim(2)?, k.dim(2)?);
+        let hidden = |i, j| if j > i + m - n { f32::NEG_INFINITY } else { 0.0 };
+        let mask: Vec<f32> = (0..n).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
+        let mask = Tensor::from_vec(mask, (1, 1, n, m), q.device())?.to_dtype(scores.dtype())?;
+        scores = scores.broadcast_add(&mask)?;
+    }
+    Ok(scores)
 }
 
 fn weigh(scores: &Tensor, v: &Tensor) -> Result<Tensor> {

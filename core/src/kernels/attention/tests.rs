@@ -85,7 +85,8 @@ fn biases_scales_norms_and_rotations() {
         };
         let norms = Some((norm(5).unwrap(), norm(7).unwrap()));
         let bias = Some((values(&[h, n, n], 9) * 10.0).unwrap());
-        let options = Options { scale: vec![0.3, 1.0, 7.0], norms, bias, windows: None };
+        let scale = vec![0.3, 1.0, 7.0];
+        let options = Options { scale, norms, bias, ..Options::default() };
         for prefix in [0, 1, 5, n] {
             let angles = (values(&[n - prefix, d], 11) * 3.0).unwrap();
             let rotation =
@@ -124,7 +125,7 @@ fn windows_keep_tokens_apart() {
             for regions in [None, Some(regions)] {
                 let bias = Some((values(&[h, length, length], 4) * 10.0).unwrap());
                 let windows = Some(Windows::new(tokens.clone(), regions).unwrap());
-                let options = Options { scale: vec![1.0], norms: None, bias, windows };
+                let options = Options { scale: vec![1.0], bias, windows, ..Options::default() };
                 let (found, expected) = both([&q, &k, &v], &options, None);
                 assert_close(&found, &expected, allowed(isa, 3e-6), &format!("{isa:?} {length}"));
             }
@@ -160,5 +161,83 @@ fn takes_permuted_views_of_one_packed_tensor() {
         let (found, expected) = both([&turned, &k, &v], &options(0.35), None);
         assert_close(&found, &expected, allowed(isa, 2e-6), &format!("{isa:?} rows with gaps"));
         assert!(forward(&q, &k.narrow(1, 0, 2).unwrap(), &v, &options(0.35), None).is_err());
+    });
+}
+
+#[test]
+fn heads_share_keys_and_look_back_only() {
+    // Heads of queries and of keys, queries, keys, values: rows of a panel end in different blocks
+    // of keys, and there are fewer and more heads than the threads want.
+    let shapes = [
+        (1, 6, 2, 9, 9, 12),
+        (2, 28, 4, 33, 33, 8),
+        (1, 4, 1, 261, 261, 16),
+        (1, 3, 3, 520, 520, 32),
+        (1, 2, 1, 7, 300, 33),
+        (2, 4, 2, 1, 256, 64),
+        (1, 40, 20, 3, 70, 4),
+    ];
+    on_every_isa(|isa| {
+        for (b, h, g, n, m, d) in shapes {
+            let q = (values(&[b, h, n, d], 1) * 3.0).unwrap();
+            let (k, v) = (values(&[b, g, m, d], 2), values(&[b, g, m, d], 3));
+            for causal in [false, true] {
+                let options = Options { causal, ..options(0.5) };
+                let what = format!("{isa:?} {:?} {causal}", (b, h, g, n, m, d));
+                let (found, expected) = both([&q, &k, &v], &options, None);
+                assert_close(&found, &expected, allowed(isa, 3e-6), &what);
+                let low = [&q, &k, &v].map(|x| x.to_dtype(DType::BF16).unwrap());
+                let found = forward(&low[0], &low[1], &low[2], &options, None).unwrap();
+                let exact = low.map(|x| rounded(&x));
+                let (_, expected) = both([&exact[0], &exact[1], &exact[2]], &options, None);
+                assert_close(&rounded(&found), &expected, 1e-2, &format!("{what} bf16"));
+            }
+        }
+    });
+    let [q, k] = [(4, 3), (2, 2)].map(|(h, n)| values(&[1, h, n, 4], 1));
+    assert!(forward(&q, &k, &k, &options(1.0), None).is_ok());
+    let causal = Options { causal: true, ..options(1.0) };
+    assert!(forward(&q, &k, &k, &causal, None).is_err(), "a query before the first key");
+    let k = values(&[1, 3, 3, 4], 2);
+    assert!(forward(&q, &k, &k, &options(1.0), None).is_err(), "4 heads cannot share 3");
+}
+
+#[test]
+fn looking_back_goes_with_everything_else() {
+    on_every_isa(|isa| {
+        let (b, h, g, n, d) = (2, 6, 2, 35, 12);
+        let q = values(&[b, h, n, d], 1);
+        let (k, v) = (values(&[b, g, n, d], 2), values(&[b, g, n, d], 3));
+        let norm = |seed| {
+            norm::Weights::new(Kind::Rms, &values(&[d], seed), &values(&[d], seed + 1), 1e-6)
+        };
+        let angles = (values(&[n, d], 11) * 3.0).unwrap();
+        let rotation =
+            Rotation { sin: angles.sin().unwrap(), cos: angles.cos().unwrap(), prefix: 0 };
+        for length in [n, 7] {
+            // A fixed disorder: 4 and 35 have no common factor.
+            let tokens: Vec<u32> = (0..n as u32).map(|i| (4 * i + 3) % n as u32).collect();
+            let tokens = Tensor::from_vec(tokens, (n / length, length), &Device::Cpu).unwrap();
+            let windows = (length < n).then(|| Windows::new(tokens, None).unwrap());
+            let norms = Some((norm(5).unwrap(), norm(7).unwrap()));
+            let bias = Some(values(&[h, length, length], 9));
+            let options = Options { scale: vec![0.4], norms, bias, windows, causal: true };
+            let (found, expected) = both([&q, &k, &v], &options, Some(&rotation));
+            assert_close(&found, &expected, allowed(isa, 3e-6), &format!("{isa:?} {length}"));
+        }
+    });
+}
+
+#[test]
+fn what_follows_changes_nothing() {
+    on_every_isa(|isa| {
+        let causal = Options { causal: true, ..options(0.5) };
+        let [q, k, v] = [(1, 4), (2, 2), (3, 2)].map(|(seed, h)| values(&[1, h, 300, 16], seed));
+        let all = forward(&q, &k, &v, &causal, None).unwrap();
+        for n in [1, 17, 256, 299] {
+            let [q, k, v] = [&q, &k, &v].map(|x| x.narrow(2, 0, n).unwrap());
+            let some = forward(&q, &k, &v, &causal, None).unwrap();
+            assert_close(&some, &all.narrow(1, 0, n).unwrap(), 0.0, &format!("{isa:?} {n}"));
+        }
     });
 }

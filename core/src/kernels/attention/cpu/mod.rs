@@ -16,7 +16,7 @@ use super::super::cpu::{
 /// Keys of one block: a multiple of every engine's columns and depth. The scores of a panel of rows
 /// stay in the first-level cache.
 const BLOCK: usize = 256;
-/// With fewer heads for each thread, the rows of a head are shared between threads.
+/// With fewer heads of keys for each thread, the rows of a head are shared between threads.
 const HEADS_PER_THREAD: usize = 3;
 
 /// A `(b, h, n, d)` view with contiguous rows whose every address lies inside its values.
@@ -77,6 +77,8 @@ pub(super) struct Call<'a> {
     pub(super) length: usize,
     /// `(windows, n)` regions, as numbers.
     pub(super) regions: Option<&'a [f32]>,
+    /// Whether a row sees no keys behind its own.
+    pub(super) causal: bool,
     /// `(b, tokens, h, d)`.
     pub(super) out: Sink,
 }
@@ -85,6 +87,8 @@ pub(super) struct Call<'a> {
 #[derive(Clone, Copy)]
 struct Sizes {
     heads: usize,
+    /// Heads of queries for each head of keys and values.
+    group: usize,
     windows: usize,
     n: usize,
     m: usize,
@@ -113,6 +117,7 @@ impl Product for Measure<'_> {
         let chunks = d.div_ceil(E::DEPTH);
         Sizes {
             heads,
+            group: heads / call.k.dims[1],
             windows,
             n,
             m,
@@ -129,9 +134,10 @@ impl Call<'_> {
     /// Computes all rows on all threads.
     pub(super) fn run(&self) {
         let [b, heads, tokens, d] = self.q.dims;
-        let m = self.k.dims[2];
+        let [_, key_heads, m, _] = self.k.dims;
         assert_eq!(self.out.len(), b * heads * tokens * d, "room for the result");
-        assert!(self.k.dims == [b, heads, m, d] && self.v.dims == self.k.dims);
+        assert!(self.k.dims == [b, key_heads, m, d] && self.v.dims == self.k.dims);
+        assert!(heads.is_multiple_of(key_heads) && (tokens <= m || !self.causal));
         assert!(self.scale.len() == heads && self.length > 0 || tokens == 0);
         if let Some(index) = self.windows {
             assert!(m == tokens && index.len() == tokens && tokens.is_multiple_of(self.length));
@@ -147,7 +153,9 @@ impl Call<'_> {
             return;
         }
         let sizes = run_product(self.isa, self.format, Measure(self));
-        let pairs = b * sizes.windows * heads;
+        let group = sizes.group;
+        // Heads of keys of all windows and entries. The heads of queries that share one are neighbours.
+        let pairs = b * sizes.windows * key_heads;
         let panels = sizes.n.div_ceil(sizes.rows);
         let packed = sizes.keys + sizes.values;
         let threads = rayon::current_num_threads();
@@ -155,31 +163,35 @@ impl Call<'_> {
             (0..pairs).into_par_iter().with_max_len(1).for_each(|pair| {
                 with_lines(packed + sizes.scratch, |lines| {
                     let (packed, scratch) = lines.split_at_mut(packed);
-                    let head = Head { call: self, sizes, pair };
-                    run_product(self.isa, self.format, Pack { head, lines: packed });
-                    run_product(
-                        self.isa,
-                        self.format,
-                        Rows { head, packed, scratch, panels: 0..panels },
-                    );
+                    let head = |i| Head { call: self, sizes, pair: pair * group + i };
+                    let pack = Pack { head: head(0), lines: packed };
+                    run_product(self.isa, self.format, pack);
+                    for i in 0..group {
+                        let packed = &*packed;
+                        let rows = Rows {
+                            head: head(i),
+                            packed,
+                            scratch: &mut *scratch,
+                            panels: 0..panels,
+                        };
+                        run_product(self.isa, self.format, rows);
+                    }
                 });
             });
             return;
         }
         let mut lines = vec![Line::ZERO; packed * pairs];
         lines.par_chunks_mut(packed).with_max_len(1).enumerate().for_each(|(pair, lines)| {
-            run_product(
-                self.isa,
-                self.format,
-                Pack { head: Head { call: self, sizes, pair }, lines },
-            );
+            let head = Head { call: self, sizes, pair: pair * group };
+            run_product(self.isa, self.format, Pack { head, lines });
         });
-        let parts = (threads * 4).div_ceil(pairs).min(panels);
-        (0..pairs * parts).into_par_iter().with_max_len(1).for_each(|task| {
+        let heads = pairs * group;
+        let parts = (threads * 4).div_ceil(heads).min(panels);
+        (0..heads * parts).into_par_iter().with_max_len(1).for_each(|task| {
             let (pair, panels) = (task / parts, part(panels, parts, task % parts));
             with_lines(sizes.scratch, |scratch| {
                 let head = Head { call: self, sizes, pair };
-                let packed = &lines[pair * packed..(pair + 1) * packed];
+                let packed = &lines[pair / group * packed..][..packed];
                 run_product(self.isa, self.format, Rows { head, packed, scratch, panels });
             });
         });

@@ -25,6 +25,12 @@ impl Head<'_> {
         self.pair % self.sizes.heads
     }
 
+    /// Where a token's row of `view` is, of queries or of the keys and values that they share.
+    fn row(&self, view: &View<'_>, token: usize) -> usize {
+        let head = self.head() * view.dims[1] / self.sizes.heads;
+        view.row(self.entry(), head, token)
+    }
+
     /// The token at place `i` of the window.
     pub(super) fn token(&self, i: usize) -> usize {
         match self.call.windows {
@@ -46,7 +52,7 @@ impl Head<'_> {
         let token = self.token(i);
         // SAFETY: `View::new` checked the addresses; `out` has room for `d` values.
         unsafe {
-            view.values.read::<S>(view.row(self.entry(), self.head(), token), d, out);
+            view.values.read::<S>(self.row(view, token), d, out);
             if let Some(norm) = norm {
                 norm.apply::<S>(out);
             }
@@ -66,7 +72,7 @@ impl Head<'_> {
     }
 }
 
-/// Packs the keys and values of a head: keys are the columns of the first product, values the rows
+/// Packs the keys and values that a head looks at: keys are the columns of the first product, values the rows
 /// of the second.
 pub(super) struct Pack<'a> {
     pub(super) head: Head<'a>,
@@ -128,7 +134,7 @@ impl Product for Pack<'_> {
                     // SAFETY: keys below `m`, `count` of their values; a chunk of lines.
                     unsafe {
                         if key < m {
-                            let at = call.v.row(head.entry(), head.head(), head.token(key));
+                            let at = head.row(&call.v, head.token(key));
                             call.v.values.read::<E::S>(at + first, count, to);
                         } else {
                             std::ptr::write_bytes(to, 0, E::COLS);

@@ -99,8 +99,10 @@ impl Head<'_> {
             }
             let depth_chunks = d.div_ceil(E::DEPTH);
             let all_chunks = m.div_ceil(E::DEPTH);
-            for block in (0..m).step_by(BLOCK) {
-                let count = BLOCK.min(m - block);
+            // Keys that the last row of the panel sees.
+            let seen = if self.call.causal { m - n + first + rows } else { m };
+            for block in (0..seen).step_by(BLOCK) {
+                let count = BLOCK.min(seen - block);
                 for panel in 0..count.div_ceil(E::COLS) {
                     let key = keys.add((block / E::COLS + panel) * E::right_lines(depth_chunks));
                     E::tile(scratch.queries, key, depth_chunks, tile);
@@ -114,6 +116,12 @@ impl Head<'_> {
                 for row in 0..rows {
                     let scores = scratch.scores.add(row * BLOCK);
                     self.add_bias::<E::S>(first + row, block, count, scores);
+                    if self.call.causal {
+                        let own = (m - n + first + row + 1).saturating_sub(block);
+                        for key in own.min(count)..count {
+                            *scores.add(key) = f32::NEG_INFINITY;
+                        }
+                    }
                     let factor = soften::<E::S>(scores, count, &mut largest[row], &mut total[row]);
                     let sums = scratch.sums.add(row * scratch.width);
                     if block > 0 {
