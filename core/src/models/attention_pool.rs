@@ -31,7 +31,7 @@ pub(super) struct AttentionPool {
 }
 
 impl AttentionPool {
-    pub(super) fn load(scope: &Scope<'_>, options: AttentionPoolOptions) -> error::Result<Self> {
+    pub(super) fn load(scope: &Scope, options: AttentionPoolOptions) -> error::Result<Self> {
         let AttentionPoolOptions { width, heads, hidden, mlp, norm } = options;
         let latent = scope.get((1, 1, width), "latent")?;
         let query = Linear::load(&scope.at("q"), width, width, true)?

@@ -33,7 +33,7 @@ impl ConvNext {
     pub(crate) fn load(
         args: &Args,
         labels: usize,
-        scope: &Scope<'_>,
+        scope: &Scope,
         pixels: &PixelScale,
     ) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
@@ -160,7 +160,7 @@ struct Stage {
 
 impl Stage {
     fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         (input, width): (usize, usize),
         depth: usize,
         (kernel, stride): (usize, usize),
@@ -204,7 +204,7 @@ struct Block {
 
 impl Block {
     fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         width: usize,
         kernel: usize,
         options: &BlockOptions,
@@ -251,7 +251,7 @@ struct ResponseNorm {
 impl ResponseNorm {
     const EPS: f64 = 1e-6;
 
-    fn load(scope: &Scope<'_>, width: usize) -> error::Result<Self> {
+    fn load(scope: &Scope, width: usize) -> error::Result<Self> {
         Ok(Self { weight: scope.get_f32(width, "weight")?, bias: scope.get_f32(width, "bias")? })
     }
 

@@ -35,7 +35,7 @@ impl Eva {
     pub(crate) fn load(
         args: &Args,
         labels: usize,
-        scope: &Scope<'_>,
+        scope: &Scope,
         pixels: &PixelScale,
     ) -> error::Result<Self> {
         refuse_variants(args)?;
@@ -142,7 +142,7 @@ fn rope(
     grid: (usize, usize),
     head: usize,
     prefix: usize,
-    scope: &Scope<'_>,
+    scope: &Scope,
 ) -> error::Result<Option<Rotation>> {
     let options = AxialRopeOptions {
         grid,
@@ -192,7 +192,7 @@ impl Classifier for Eva {
 
 /// Queries, keys and values as one matrix product, whether the checkpoint holds them fused or
 /// apart. Keys have no bias in this family.
-fn load_qkv(attn: &Scope<'_>, width: usize, has_bias: bool, fused: bool) -> error::Result<Linear> {
+fn load_qkv(attn: &Scope, width: usize, has_bias: bool, fused: bool) -> error::Result<Linear> {
     let weight = if fused {
         attn.get((3 * width, width), "qkv.weight")?
     } else {

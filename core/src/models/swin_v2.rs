@@ -36,7 +36,7 @@ impl SwinV2 {
     pub(crate) fn load(
         args: &Args,
         labels: usize,
-        scope: &Scope<'_>,
+        scope: &Scope,
         pixels: &PixelScale,
     ) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
@@ -165,7 +165,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn load(scope: &Scope<'_>, place: &StagePlace, options: &StageOptions) -> error::Result<Self> {
+    fn load(scope: &Scope, place: &StagePlace, options: &StageOptions) -> error::Result<Self> {
         let merging = (!place.first)
             .then(|| PatchMerging::load(&scope.at("downsample"), place.width, options.norm))
             .transpose()?;
@@ -194,7 +194,7 @@ struct PatchMerging {
 }
 
 impl PatchMerging {
-    fn load(scope: &Scope<'_>, width: usize, norm: NormOptions) -> error::Result<Self> {
+    fn load(scope: &Scope, width: usize, norm: NormOptions) -> error::Result<Self> {
         // The checkpoint joins them columns first, patches come rows first.
         let reduction = scope
             .get((width, 2 * width), "reduction.weight")?
@@ -223,7 +223,7 @@ struct Block {
 
 impl Block {
     fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         place: &StagePlace,
         options: &StageOptions,
         shifted: bool,
@@ -255,7 +255,7 @@ impl Block {
 /// Cosine attention with a learned temperature per head and a position bias that a small network
 /// computes from relative coordinates; it depends on the weights only, so it is a table.
 fn load_attention(
-    scope: &Scope<'_>,
+    scope: &Scope,
     place: &StagePlace,
     windows: &Windows,
     has_bias: bool,
@@ -283,6 +283,7 @@ fn load_attention(
             norms: Some((unit_length(scope, width / heads)?, unit_length(scope, width / heads)?)),
             bias: Some(position_bias),
             windows: Some(windows.groups(scope.device())?),
+            causal: false,
         })
     };
     Ok(SelfAttention {
@@ -296,7 +297,7 @@ fn load_attention(
 
 /// Divides vectors by their length; a zero vector stays zero. An RMS norm whose weight turns the
 /// root mean square into the length.
-fn unit_length(scope: &Scope<'_>, width: usize) -> Result<norm::Weights> {
+fn unit_length(scope: &Scope, width: usize) -> Result<norm::Weights> {
     let weight = Tensor::full((width as f32).powf(-0.5), width, scope.device())?;
     let eps = f64::from(f32::MIN_POSITIVE);
     norm::Weights::new(NormKind::Rms, &weight, &weight.zeros_like()?, eps)
@@ -304,7 +305,7 @@ fn unit_length(scope: &Scope<'_>, width: usize) -> Result<norm::Weights> {
 
 /// `16 sigmoid(mlp(coordinates))` for every pair of positions in a window: `(heads, n, n)`.
 fn position_bias(
-    scope: &Scope<'_>,
+    scope: &Scope,
     heads: usize,
     windows: &Windows,
     trained: usize,

@@ -39,7 +39,7 @@ impl Vit {
     pub(crate) fn load(
         args: &Args,
         labels: usize,
-        scope: &Scope<'_>,
+        scope: &Scope,
         pixels: &PixelScale,
     ) -> error::Result<Self> {
         args.only("in_chans", &[json!(3)])?;
@@ -227,7 +227,7 @@ pub(super) struct PrefixTokens {
 }
 
 impl PrefixTokens {
-    pub(super) fn load(scope: &Scope<'_>, options: PrefixOptions) -> error::Result<Self> {
+    pub(super) fn load(scope: &Scope, options: PrefixOptions) -> error::Result<Self> {
         let PrefixOptions { class, registers, positions, patches_only, patches, width } = options;
         let mut tokens = Vec::new();
         if class {

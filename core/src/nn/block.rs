@@ -36,7 +36,7 @@ impl TransformerBlock {
     /// With the layer of queries, keys and values, which families store differently, and the layer
     /// scales of attention and of the feed-forward layers.
     pub(crate) fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         options: &BlockOptions,
         qkv: Linear,
         scales: [Option<Tensor>; 2],

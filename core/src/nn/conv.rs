@@ -45,7 +45,7 @@ pub(crate) struct DepthwiseConv {
 impl DepthwiseConv {
     /// `weight` of shape `(channels, 1, side, side)` and `bias` unless `has_bias` is false.
     pub(crate) fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         channels: usize,
         side: usize,
         has_bias: bool,

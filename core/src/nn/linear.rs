@@ -17,19 +17,14 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// `weight` of shape `(n, k)`, and `bias` of shape `(n)` unless `has_bias` is false.
-    pub(crate) fn load(
-        scope: &Scope<'_>,
-        k: usize,
-        n: usize,
-        has_bias: bool,
-    ) -> error::Result<Self> {
+    pub(crate) fn load(scope: &Scope, k: usize, n: usize, has_bias: bool) -> error::Result<Self> {
         Self::load_scaled(scope, k, n, has_bias, None)
     }
 
     /// As [`load`](Self::load), with every output multiplied by its value of `gamma` `(n)`: layer
     /// scale, which costs nothing when it is part of the weights.
     pub(crate) fn load_scaled(
-        scope: &Scope<'_>,
+        scope: &Scope,
         k: usize,
         n: usize,
         has_bias: bool,
@@ -136,6 +131,6 @@ impl Linear {
 }
 
 /// A bias of zeros for layers that have none.
-pub(crate) fn zeros(scope: &Scope<'_>, n: usize) -> error::Result<Tensor> {
+pub(crate) fn zeros(scope: &Scope, n: usize) -> error::Result<Tensor> {
     Tensor::zeros(n, DType::F32, scope.device()).map_err(|e| classify(e, "cannot make a bias"))
 }

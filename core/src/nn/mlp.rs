@@ -46,7 +46,7 @@ pub(crate) struct Mlp {
 impl Mlp {
     /// `hidden` is the width before `options.align` is applied; `gamma` is layer scale.
     pub(crate) fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         width: usize,
         hidden: usize,
         options: MlpOptions,

@@ -2,6 +2,7 @@
 
 mod attention;
 mod block;
+mod blocks;
 mod conv;
 mod linear;
 mod mlp;
@@ -12,6 +13,7 @@ mod rope;
 
 pub(crate) use attention::SelfAttention;
 pub(crate) use block::{BlockOptions, TransformerBlock};
+pub(crate) use blocks::Blocks;
 pub(crate) use conv::{Conv2d, DepthwiseConv, Window};
 pub(crate) use linear::{Linear, zeros};
 pub(crate) use mlp::{Mlp, MlpOptions};

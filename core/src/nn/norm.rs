@@ -22,11 +22,7 @@ pub(crate) struct Norm(norm::Weights);
 
 impl Norm {
     /// `weight` and, where the checkpoint has one, `bias`, both of length `width`.
-    pub(crate) fn load(
-        scope: &Scope<'_>,
-        width: usize,
-        options: NormOptions,
-    ) -> error::Result<Self> {
+    pub(crate) fn load(scope: &Scope, width: usize, options: NormOptions) -> error::Result<Self> {
         let weight = scope.get_f32(width, "weight")?;
         let bias = match options.kind {
             NormKind::Layer => scope.get_f32_if_there(width, "bias")?,

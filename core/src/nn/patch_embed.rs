@@ -31,7 +31,7 @@ pub(crate) struct PatchEmbed {
 impl PatchEmbed {
     /// `weight` of shape `(n, channels, ph, pw)`, and `bias` unless `has_bias` is false.
     pub(crate) fn load(
-        scope: &Scope<'_>,
+        scope: &Scope,
         channels: usize,
         n: usize,
         patch: (usize, usize),
@@ -48,7 +48,7 @@ impl PatchEmbed {
     /// As [`load`](Self::load) for the pixels of a picture as bytes: their scale becomes part of the
     /// weights.
     pub(crate) fn load_pixels(
-        scope: &Scope<'_>,
+        scope: &Scope,
         n: usize,
         patch: (usize, usize),
         has_bias: bool,

@@ -1,45 +1,88 @@
 //! Tensors by name, whatever file they come from.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
-use super::safetensors::SafeTensorsFile;
 use crate::error::{Error, Result};
 
 /// How many tensor names an error lists before it stops.
 const LISTED: usize = 10;
 
-/// Where tensors are kept until a network takes them.
+/// Where tensors are kept until a network takes them. Sources can be laid over each other: one that
+/// renames, scales or adds to what another one has is a source again.
+pub(crate) trait Source: Send + Sync {
+    /// The names of all tensors.
+    fn names(&self) -> Vec<String>;
+
+    /// The shape of a tensor, if there is one of that name.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// Makes one tensor, converted to `dtype`, on `device`. `name` is there.
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// The file that a tensor is in, for error messages.
+    fn origin(&self, name: &str) -> &str;
+
+    /// The type that a tensor is stored in, where candle has it.
+    fn stored(&self, _name: &str) -> Option<DType> {
+        None
+    }
+}
+
+/// Tensors that an importer has already made, on the CPU.
+struct Made {
+    tensors: BTreeMap<String, Tensor>,
+    origin: String,
+}
+
+impl Source for Made {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|tensor| tensor.dims().to_vec())
+    }
+
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        placed(Ok(self.tensors[name].clone()), dtype, device)
+    }
+
+    fn origin(&self, _: &str) -> &str {
+        &self.origin
+    }
+}
+
+fn placed(tensor: candle_core::Result<Tensor>, dtype: DType, device: &Device) -> Result<Tensor> {
+    tensor
+        .and_then(|tensor| tensor.to_dtype(dtype)?.to_device(device))
+        .map_err(|e| crate::device::classify(e, "cannot load a tensor"))
+}
+
+#[derive(Clone)]
 enum Store {
-    /// A mapped file: tensors are copied out one by one.
-    Mapped(SafeTensorsFile),
-    /// Tensors that an importer has already made, on the CPU.
-    Made(BTreeMap<String, Tensor>),
+    Source(Arc<dyn Source>),
     /// Whatever is asked for, out of a seed. Nothing is there before.
     #[cfg(test)]
     Random(u64),
 }
 
-/// The tensors of one checkpoint, under the names that the networks ask for.
+/// The tensors of one checkpoint, under the names that the networks ask for. Clones share them, and
+/// what was taken.
+#[derive(Clone)]
 pub(crate) struct Weights {
     store: Store,
-    origin: String,
     device: Device,
     dtype: DType,
-    taken: RefCell<BTreeSet<String>>,
+    taken: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Weights {
-    /// The tensors of a safetensors file, to be handed out on `device` as `dtype`.
-    pub(crate) fn mapped(
-        file: SafeTensorsFile,
-        origin: String,
-        device: &Device,
-        dtype: DType,
-    ) -> Self {
-        Self::with_store(Store::Mapped(file), origin, device, dtype)
+    /// The tensors of a source, to be handed out on `device` as `dtype`.
+    pub(crate) fn new(source: Arc<dyn Source>, device: &Device, dtype: DType) -> Self {
+        Self::with_store(Store::Source(source), device, dtype)
     }
 
     /// Tensors that an importer made (on the CPU), to be handed out on `device` as `dtype`.
@@ -49,29 +92,28 @@ impl Weights {
         device: &Device,
         dtype: DType,
     ) -> Self {
-        Self::with_store(Store::Made(tensors), origin, device, dtype)
+        Self::new(Arc::new(Made { tensors, origin }), device, dtype)
     }
 
     /// Whatever tensors a network asks for, out of a seed.
     #[cfg(test)]
     pub(crate) fn random(seed: u64, device: &Device, dtype: DType) -> Self {
-        Self::with_store(Store::Random(seed), "random weights".to_owned(), device, dtype)
+        Self::with_store(Store::Random(seed), device, dtype)
     }
 
-    fn with_store(store: Store, origin: String, device: &Device, dtype: DType) -> Self {
-        Self { store, origin, device: device.clone(), dtype, taken: RefCell::default() }
+    fn with_store(store: Store, device: &Device, dtype: DType) -> Self {
+        Self { store, device: device.clone(), dtype, taken: Arc::default() }
     }
 
     /// The scope in which names are asked for in full.
-    pub(crate) fn root(&self) -> Scope<'_> {
-        Scope { weights: self, prefix: String::new() }
+    pub(crate) fn root(&self) -> Scope {
+        Scope { weights: self.clone(), prefix: String::new() }
     }
 
     /// The shape of a tensor, if there is one of that name.
     pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match &self.store {
-            Store::Mapped(file) => file.shape(name),
-            Store::Made(tensors) => tensors.get(name).map(|t| t.dims().to_vec()),
+            Store::Source(source) => source.shape(name),
             #[cfg(test)]
             Store::Random(_) => None,
         }
@@ -79,22 +121,25 @@ impl Weights {
 
     fn names(&self) -> Vec<String> {
         match &self.store {
-            Store::Mapped(file) => file.names().map(str::to_owned).collect(),
-            Store::Made(tensors) => tensors.keys().cloned().collect(),
+            Store::Source(source) => source.names(),
             #[cfg(test)]
             Store::Random(_) => Vec::new(),
         }
     }
 
-    fn take(&self, name: &str, expected: &Shape, dtype: DType) -> Result<Tensor> {
-        let placed = |tensor: candle_core::Result<Tensor>| {
-            tensor
-                .and_then(|t| t.to_dtype(dtype)?.to_device(&self.device))
-                .map_err(|e| crate::device::classify(e, "cannot load a tensor"))
-        };
+    fn origin(&self, name: &str) -> &str {
+        match &self.store {
+            Store::Source(source) => source.origin(name),
+            #[cfg(test)]
+            Store::Random(_) => "random weights",
+        }
+    }
+
+    /// Fails unless there is a tensor of this name and shape; it counts as taken.
+    fn check(&self, name: &str, expected: &Shape) -> Result<()> {
         #[cfg(test)]
-        if let Store::Random(seed) = self.store {
-            return placed(super::random::tensor(seed, name, expected));
+        if let Store::Random(_) = self.store {
+            return Ok(());
         }
         let found = self.shape(name).ok_or_else(|| self.missing(name))?;
         if found != expected.dims() {
@@ -102,17 +147,23 @@ impl Weights {
                 "tensor `{name}` has shape {found:?}, but the configuration asks for {:?}",
                 expected.dims()
             ))
-            .with("file", &self.origin));
+            .with("file", self.origin(name)));
         }
-        let tensor = match &self.store {
-            Store::Mapped(file) => file.load(name, dtype, &self.device),
-            Store::Made(tensors) => placed(Ok(tensors[name].clone())),
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Ok(())
+    }
+
+    fn take(&self, name: &str, expected: &Shape, dtype: DType) -> Result<Tensor> {
+        self.check(name, expected)?;
+        match &self.store {
+            Store::Source(source) => source
+                .load(name, dtype, &self.device)
+                .map_err(|error| error.with("tensor", name).with("file", source.origin(name))),
             #[cfg(test)]
-            Store::Random(_) => Err(self.missing(name)),
+            Store::Random(seed) => {
+                placed(super::random::tensor(*seed, name, expected), dtype, &self.device)
+            }
         }
-        .map_err(|error| error.with("tensor", name).with("file", &self.origin))?;
-        self.taken.borrow_mut().insert(name.to_owned());
-        Ok(tensor)
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -123,13 +174,13 @@ impl Weights {
             names.len(),
             listed.join(", ")
         ))
-        .with("file", &self.origin)
+        .with("file", self.origin(name))
     }
 
     /// Fails if the checkpoint holds tensors that no layer took: they mean that the configuration
     /// describes another network than the one that was saved. `ignorable` names what may stay.
     pub(crate) fn check_all_taken(&self, ignorable: impl Fn(&str) -> bool) -> Result<()> {
-        let taken = self.taken.borrow();
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let left: Vec<_> = self
             .names()
             .into_iter()
@@ -144,26 +195,31 @@ impl Weights {
             left.len(),
             if left.len() > LISTED { ", ..." } else { "" }
         ))
-        .with("file", &self.origin))
+        .with("file", self.origin(&left[0])))
     }
 }
 
 /// A prefix into [`Weights`]: `scope.at("blocks.3")` is where block 3 finds its tensors.
 #[derive(Clone)]
-pub(crate) struct Scope<'a> {
-    weights: &'a Weights,
+pub(crate) struct Scope {
+    weights: Weights,
     prefix: String,
 }
 
-impl Scope<'_> {
+impl Scope {
     /// The scope below this one.
     pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
-        Self { weights: self.weights, prefix: self.full(&name.to_string()) }
+        Self { weights: self.weights.clone(), prefix: self.full(&name.to_string()) }
     }
 
     /// The tensor `name` of exactly this shape.
     pub(crate) fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.weights.take(&self.full(name), &shape.into(), self.weights.dtype)
+    }
+
+    /// Fails as [`get`](Self::get) does, and counts the tensor as taken, without reading it.
+    pub(crate) fn expect(&self, shape: impl Into<Shape>, name: &str) -> Result<()> {
+        self.weights.check(&self.full(name), &shape.into())
     }
 
     /// As [`get`](Self::get), in `f32` whatever the precision is: for tensors that are small and
@@ -193,6 +249,16 @@ impl Scope<'_> {
     /// The shape of the tensor `name`, if there is one.
     pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.weights.shape(&self.full(name))
+    }
+
+    /// What was taken out of this scope and the scopes below it: names below it, and shapes.
+    pub(crate) fn taken(&self) -> Vec<(String, Vec<usize>)> {
+        let prefix = self.full("");
+        let taken = self.weights.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = taken.iter().filter_map(|name| Some((name, name.strip_prefix(&prefix)?)));
+        names
+            .filter_map(|(name, below)| Some((below.to_owned(), self.weights.shape(name)?)))
+            .collect()
     }
 
     /// Where tensors are handed out.

@@ -5,18 +5,32 @@
 //! remembers what was taken, so that missing and left-over tensors are both reported by name.
 
 mod checkpoint;
+mod fp8;
+mod gguf;
+mod lora;
 mod mapped;
 mod model_dir;
 pub(crate) mod onnx;
+mod open;
 #[cfg(test)]
 mod random;
+mod renamed;
 mod safetensors;
 pub(crate) mod saved_model;
+mod scaled;
+mod shards;
+#[cfg(test)]
+mod tests;
+mod wan;
 mod windows;
 mod wire;
 
-pub(crate) use checkpoint::{Scope, Weights};
+pub(crate) use checkpoint::{Scope, Source, Weights};
+pub(crate) use lora::{Adapted, Lora};
 pub(crate) use model_dir::ModelDir;
 pub(crate) use onnx::Imported;
+#[cfg(test)]
+pub(crate) use open::Opened;
+pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use safetensors::SafeTensorsFile;

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use super::checkpoint::Weights;
+use super::checkpoint::{Source, Weights};
+use super::mapped::not_readable;
 use super::safetensors::SafeTensorsFile;
+use super::shards::Shards;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest configuration or label file in bytes.
@@ -54,11 +57,45 @@ impl ModelDir {
 
     /// The tensors of a safetensors file, to be handed out on `device` as `dtype`.
     pub(crate) fn safetensors(&self, name: &str, device: &Device, dtype: DType) -> Result<Weights> {
-        let file = match self {
-            ModelDir::Disk(dir) => SafeTensorsFile::open(&dir.join(name))?,
-            ModelDir::Embedded(_) => SafeTensorsFile::from_bytes(self.embedded(name)?)?,
-        };
-        Ok(Weights::mapped(file, self.origin(name), device, dtype))
+        Ok(Weights::new(Arc::new(self.file(name)?), device, dtype))
+    }
+
+    /// The tensors of `name.safetensors`, or of the files that `name.safetensors.index.json` lists.
+    pub(crate) fn checkpoint(&self, name: &str) -> Result<Arc<dyn Source>> {
+        let (single, index) =
+            (format!("{name}.safetensors"), format!("{name}.safetensors.index.json"));
+        let folder =
+            name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        if self.has(&index) {
+            let beside = |file: &str| self.file(&format!("{folder}{file}"));
+            let shards = Shards::open(&self.text(&index)?, beside)
+                .map_err(|e| e.with("index", self.origin(&index)))?;
+            return Ok(Arc::new(shards));
+        }
+        if self.has(&single) {
+            return Ok(Arc::new(self.file(&single)?));
+        }
+        let others = [format!("{name}.bin"), format!("{name}.pt"), folder + "pytorch_model.bin"];
+        let pickle = others.iter().find(|file| self.has(file));
+        Err(Error::new(
+            ErrorKind::ModelNotFound,
+            match pickle {
+                Some(file) => format!(
+                    "the folder has `{file}`, a Python pickle, which is not read; convert it to \
+                     `{single}`"
+                ),
+                None => format!("the folder has neither `{single}` nor `{index}`"),
+            },
+        ))
+    }
+
+    fn file(&self, name: &str) -> Result<SafeTensorsFile> {
+        match self {
+            ModelDir::Disk(dir) => SafeTensorsFile::open(&dir.join(name)),
+            ModelDir::Embedded(_) => {
+                SafeTensorsFile::from_bytes(self.embedded(name)?, self.origin(name))
+            }
+        }
     }
 
     /// The folder, if this is one on disk.
@@ -85,14 +122,4 @@ impl ModelDir {
             Error::new(ErrorKind::ModelNotFound, format!("the embedded model has no file `{name}`"))
         })
     }
-}
-
-fn not_readable(path: &Path, source: std::io::Error) -> Error {
-    let kind = match source.kind() {
-        std::io::ErrorKind::NotFound => ErrorKind::ModelNotFound,
-        _ => ErrorKind::Io,
-    };
-    Error::new(kind, format!("cannot read a model file: {source}"))
-        .with("file", path.display())
-        .caused_by(source)
 }

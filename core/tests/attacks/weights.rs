@@ -108,7 +108,7 @@ fn w04_shapes_that_overflow() {
 #[test]
 fn w05_other_number_formats() {
     for (dtype, name, size) in
-        [(Dtype::F64, "F64", 8), (Dtype::F8_E4M3, "F8_E4M3", 1), (Dtype::I32, "I32", 4)]
+        [(Dtype::F64, "F64", 8), (Dtype::F8_E8M0, "F8_E8M0", 1), (Dtype::I32, "I32", 4)]
     {
         let folder = Folder::new();
         folder.tensors(|tensors| {
