@@ -15,7 +15,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use record::FileTags;
-pub use scan::ScanOptions;
+pub use scan::{ScanOptions, find_pictures};
 pub use sink::{Existing, Format, OutputOptions};
 
 use crate::control::Control;
@@ -79,7 +79,7 @@ impl FolderRun {
     /// or the outputs contradict each other, and [`Io`](ErrorKind::Io) if a folder cannot be read. A
     /// path that does not exist is a picture that fails when its turn comes.
     pub fn new(paths: &[PathBuf], options: FolderOptions) -> Result<Self> {
-        let found = scan::scan(paths, &options.scan)?;
+        let found = scan::find_pictures(paths, &options.scan)?;
         let sink = sink::Sink::open(&options.output, &found)?;
         let total = found.len();
         let pictures: Vec<_> =

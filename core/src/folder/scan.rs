@@ -28,7 +28,10 @@ impl ScanOptions {
 /// The pictures at `paths`: files as they are given, whatever their extension, and the files with
 /// an extension of a known format in folders. Every file once, folders sorted by name, hidden files
 /// left out.
-pub(super) fn scan(paths: &[PathBuf], options: &ScanOptions) -> Result<Vec<Found>> {
+///
+/// # Errors
+/// [`Io`](crate::ErrorKind::Io) if a folder cannot be read.
+pub fn find_pictures(paths: &[PathBuf], options: &ScanOptions) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for path in paths {
         // A path that does not exist is one picture that fails, like any other that cannot be read.

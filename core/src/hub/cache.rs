@@ -3,24 +3,13 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use super::ModelId;
+use super::{ModelId, Task, forms};
 use crate::error::{Error, Result};
 
-/// What a tagger needs, in the two forms that it is published in.
-pub(super) const FORMS: &[&[&str]] = &[
-    &["selected_tags.csv", "config.json", "model.safetensors"],
-    &["selected_tags.csv", "model.onnx"],
-];
-
-/// Whether a folder has all the files of one form.
-pub(super) fn is_complete(dir: &Path) -> bool {
-    FORMS.iter().any(|form| form.iter().all(|file| dir.join(file).is_file()))
-}
-
 /// The first place that has the whole model.
-pub(super) fn find(id: &ModelId, cache_dir: Option<&Path>) -> Option<PathBuf> {
+pub(super) fn find(id: &ModelId, task: Task, cache_dir: Option<&Path>) -> Option<PathBuf> {
     let own = own(id, cache_dir).ok();
-    own.into_iter().chain(shared(id)).find(|dir| is_complete(dir))
+    own.into_iter().chain(shared(id)).find(|dir| forms::is_complete(dir, task))
 }
 
 /// The places that were looked at, for error messages.

@@ -10,14 +10,13 @@ use sha2::{Digest, Sha256};
 use ureq::Agent;
 use ureq::http::StatusCode;
 
-use super::ModelId;
-use super::cache::FORMS;
+use super::forms;
+use super::locate::is_other;
+use super::{ModelId, Task};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
-/// Files that are fetched when they are there, besides those of a form.
-const EXTRAS: &[&str] = &["thresholds.csv", "preprocess.json"];
 /// How often a file is tried before its failure is reported.
 const TRIES: u32 = 5;
 
@@ -53,9 +52,10 @@ struct Hub {
     token: Option<String>,
 }
 
-/// Downloads the files of a model into `dir`.
+/// Downloads the files of a model for one of `tasks` into `dir`.
 pub(super) fn download(
     id: &ModelId,
+    tasks: &[Task],
     dir: &Path,
     endpoint: Option<&str>,
     control: &Control,
@@ -66,31 +66,22 @@ pub(super) fn download(
     if listing.sha.is_empty() || !listing.sha.chars().all(|c| c.is_ascii_alphanumeric()) {
         return Err(failed("the hub gave no valid commit").with("model", &model));
     }
-    let files = wanted(&listing.siblings).ok_or_else(|| {
-        let names: Vec<_> =
-            listing.siblings.iter().map(|s| s.rfilename.as_str()).take(20).collect();
-        Error::new(
-            ErrorKind::ModelNotFound,
-            format!("the model has no files that can be read; it has {}", names.join(", ")),
-        )
-        .with("model", &model)
-    })?;
-    fs::create_dir_all(dir).map_err(|e| Error::io("make a folder", dir, e))?;
+    let resolve = format!("{}/{model}/resolve/{}", hub.endpoint, listing.sha);
+    let (task, files) =
+        hub.wanted(&listing.siblings, tasks, &resolve).map_err(|e| e.with("model", &model))?;
     let total: u64 = files.iter().filter_map(|file| file.size()).sum();
     let mut progress = Bytes { control, done: 0, total: total as usize };
     for file in files {
-        let url = format!("{}/{model}/resolve/{}/{}", hub.endpoint, listing.sha, file.rfilename);
+        let url = format!("{resolve}/{}", file.rfilename);
         hub.fetch(&url, file, dir, &mut progress)
             .map_err(|e| e.with("file", &file.rfilename).with("model", &model))?;
     }
-    Ok(())
-}
-
-/// The files of the first form that the model has, the weights last, and what else is of use.
-fn wanted(siblings: &[Sibling]) -> Option<Vec<&Sibling>> {
-    let find = |name: &&str| siblings.iter().find(|sibling| sibling.rfilename == *name);
-    let form: Vec<_> = FORMS.iter().find_map(|form| form.iter().map(find).collect())?;
-    Some(EXTRAS.iter().filter_map(find).chain(form).collect())
+    if forms::is_complete(dir, task) {
+        return Ok(());
+    }
+    Err(Error::model_invalid("an index of the model names files that the model does not have")
+        .with("folder", dir.display())
+        .with("model", &model))
 }
 
 /// Progress over all files of a model.
@@ -155,14 +146,55 @@ impl Hub {
         }
     }
 
+    /// A short text.
+    fn text(&self, url: &str) -> Result<String> {
+        self.get(url, 0)?.body_mut().read_to_string().map_err(|e| {
+            failed(format!("cannot read the hub's answer: {e}")).with("url", url).caused_by(e)
+        })
+    }
+
     fn list(&self, model: &str, revision: &str) -> Result<Listing> {
         let url = format!("{}/api/models/{model}/revision/{revision}?blobs=true", self.endpoint);
-        let text = self.get(&url, 0)?.body_mut().read_to_string().map_err(|e| {
-            failed(format!("cannot read the hub's answer: {e}")).with("url", &url).caused_by(e)
-        })?;
+        let text = self.text(&url)?;
         serde_json::from_str(&text).map_err(|e| {
             failed(format!("the hub's answer is no file list: {e}")).with("url", &url).caused_by(e)
         })
+    }
+
+    /// What the files of a model are for, and those that it needs.
+    fn wanted<'a>(
+        &self,
+        siblings: &'a [Sibling],
+        tasks: &[Task],
+        resolve: &str,
+    ) -> Result<(Task, Vec<&'a Sibling>)> {
+        let names: Vec<&str> = siblings.iter().map(|s| s.rfilename.as_str()).collect();
+        let all = |wanted: Vec<&str>| {
+            let find = |name| siblings.iter().find(|sibling| sibling.rfilename == name);
+            wanted.into_iter().filter_map(find).collect()
+        };
+        if let Some(files) = forms::tagger(&names) {
+            return match tasks {
+                [Task::Edit] => Err(is_other(Task::Tag, Task::Edit)),
+                _ => Ok((Task::Tag, all(files))),
+            };
+        }
+        if let Some(files) = forms::editor(&names) {
+            // A folder of this form may be of another pipeline, which is not worth its gigabytes.
+            let class = forms::pipeline(&self.text(&format!("{resolve}/{}", forms::PIPELINE))?)?;
+            return match tasks {
+                _ if !forms::is_editor(&class) => Err(Error::unsupported(format!(
+                    "the model is a `{class}`, which is not supported"
+                ))),
+                [Task::Tag] => Err(is_other(Task::Edit, Task::Tag)),
+                _ => Ok((Task::Edit, all(files))),
+            };
+        }
+        let names: Vec<_> = names.into_iter().take(20).collect();
+        Err(Error::new(
+            ErrorKind::ModelNotFound,
+            format!("the model has no files that can be read; it has {}", names.join(", ")),
+        ))
     }
 
     /// Downloads one file under its final name, in as many tries as it takes.
@@ -175,6 +207,8 @@ impl Hub {
             return Ok(());
         }
         let part = dir.join(format!("{}.part", file.rfilename));
+        let folder = path.parent().unwrap_or(dir);
+        fs::create_dir_all(folder).map_err(|e| Error::io("make a folder", folder, e))?;
         let before = progress.done;
         for tried in 1.. {
             progress.control.check()?;

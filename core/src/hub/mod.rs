@@ -6,6 +6,9 @@
 mod cache;
 #[cfg(feature = "hub")]
 mod download;
+mod forms;
+mod known;
+mod locate;
 #[cfg(all(test, feature = "hub"))]
 mod tests;
 
@@ -13,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
+
+pub use known::{KNOWN_MODELS, KnownModel, Task, find_known};
+pub(crate) use locate::{Embedded, locate};
 
 /// How a model is downloaded.
 #[derive(Clone, Debug, Default)]
@@ -78,10 +84,10 @@ impl ModelId {
     }
 }
 
-/// The folder of a model that is here already, or that is downloaded now unless `offline`.
-pub(crate) fn find_or_pull(id: &str, cache_dir: Option<&Path>, offline: bool) -> Result<PathBuf> {
+/// The folder of a model for `task` that is here already, or that is downloaded now unless `offline`.
+fn find_or_pull(id: &str, task: Task, cache_dir: Option<&Path>, offline: bool) -> Result<PathBuf> {
     let parsed = ModelId::parse(id)?;
-    if let Some(dir) = cache::find(&parsed, cache_dir) {
+    if let Some(dir) = cache::find(&parsed, task, cache_dir) {
         return Ok(dir);
     }
     if offline {
@@ -93,18 +99,47 @@ pub(crate) fn find_or_pull(id: &str, cache_dir: Option<&Path>, offline: bool) ->
         .with("searched", cache::searched(&parsed, cache_dir)));
     }
     let options = PullOptions { cache_dir: cache_dir.map(Path::to_owned), endpoint: None };
-    pull(id, &options, &Control::new())
+    pull_id(id, &[task], &options, &Control::new())
 }
 
-/// Downloads the model of an id and returns its folder; see [`crate::pull`].
-pub(crate) fn pull(model: &str, options: &PullOptions, control: &Control) -> Result<PathBuf> {
+/// Downloads a model and returns its folder; one that is complete already is not touched.
+///
+/// `model` is an id on the hub (`owner/name`, `@revision` optional) or an alias of a
+/// [known model](KNOWN_MODELS). Taggers and edit models are told apart by their files. Progress counts
+/// bytes. A download that was cut continues where it stopped, and every file is checked against the
+/// size and hash that the hub states.
+///
+/// # Errors
+/// [`ModelNotFound`](ErrorKind::ModelNotFound) if the hub has no such model or it has no files that
+/// can be read, [`Download`](ErrorKind::Download) if the network fails or a file is damaged,
+/// [`Cancelled`](ErrorKind::Cancelled), and [`Unsupported`](ErrorKind::Unsupported) if the model
+/// cannot be loaded anyway or this build has no feature `hub`.
+pub fn pull(model: &str, options: &PullOptions, control: &Control) -> Result<PathBuf> {
+    let known = find_known(model);
+    if let Some(reason) = known.and_then(|known| known.unsupported) {
+        return Err(Error::unsupported(reason).with("model", model));
+    }
+    match known {
+        Some(known) => pull_id(known.id, &[known.task], options, control),
+        None => pull_id(model, &[Task::Tag, Task::Edit], options, control),
+    }
+}
+
+/// Downloads the model of an id for one of `tasks`.
+fn pull_id(
+    model: &str,
+    tasks: &[Task],
+    options: &PullOptions,
+    control: &Control,
+) -> Result<PathBuf> {
     let id = ModelId::parse(model)?;
     let dir = cache::own(&id, options.cache_dir.as_deref())?;
-    if cache::is_complete(&dir) {
+    if tasks.iter().any(|task| forms::is_complete(&dir, *task)) {
         return Ok(dir);
     }
     #[cfg(feature = "hub")]
-    return download::download(&id, &dir, options.endpoint.as_deref(), control).map(|()| dir);
+    return download::download(&id, tasks, &dir, options.endpoint.as_deref(), control)
+        .map(|()| dir);
     #[cfg(not(feature = "hub"))]
     {
         let _ = control;

@@ -10,7 +10,7 @@ use crate::models::vit::Vit;
 use crate::nn::PixelScale;
 use crate::weights::Scope;
 
-type Load = fn(&Args, usize, &Scope<'_>, &PixelScale) -> Result<Box<dyn Classifier>>;
+type Load = fn(&Args, usize, &Scope, &PixelScale) -> Result<Box<dyn Classifier>>;
 
 /// One family of networks.
 pub(crate) struct Arch {
@@ -60,7 +60,7 @@ pub(crate) static ARCHS: &[Arch] = &[
 pub(crate) fn load(
     args: &Args,
     labels: usize,
-    scope: &Scope<'_>,
+    scope: &Scope,
     pixels: &PixelScale,
 ) -> Result<Box<dyn Classifier>> {
     let family = args.family();

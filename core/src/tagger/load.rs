@@ -1,101 +1,15 @@
 //! From a model's name to a network that is ready to run.
 
-use std::path::{Path, PathBuf};
-
 use super::archs;
 use super::config::{InputSpec, ModelConfig};
-use super::known::{KnownModel, find_known};
 use super::labels::Labels;
 use super::preprocess::FILE as PREPROCESS;
-use crate::control::Control;
-use crate::device::{Device, Placement, Precision};
+use crate::device::Placement;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::hub::PullOptions;
-use crate::kernels::cpu::cpu_kernels;
+use crate::hub::{Embedded, KnownModel, Task, find_known, locate};
 use crate::models::Classifier;
-use crate::pixels::DecodeOptions;
+use crate::options::LoadOptions;
 use crate::weights::{ModelDir, Weights, onnx, saved_model};
-
-/// How a model is loaded.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct LoadOptions {
-    /// Where it runs; the best device of this machine unless set.
-    pub device: Device,
-    /// In which number format it runs.
-    pub precision: Precision,
-    /// Never use the network: an id must be in a local cache already.
-    pub offline: bool,
-    /// Where downloaded models are kept; the user's cache folder unless set.
-    pub cache_dir: Option<PathBuf>,
-    /// How picture files are decoded.
-    pub decode: DecodeOptions,
-    /// Pictures in one batch; chosen by the input's size unless set.
-    pub batch_size: Option<usize>,
-}
-
-impl LoadOptions {
-    /// The same options with another device.
-    #[must_use]
-    pub fn device(mut self, device: Device) -> Self {
-        self.device = device;
-        self
-    }
-
-    /// The same options with another precision.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
-
-    /// The same options, using the network or not.
-    #[must_use]
-    pub fn offline(mut self, offline: bool) -> Self {
-        self.offline = offline;
-        self
-    }
-
-    /// The same options with another folder for downloaded models.
-    #[must_use]
-    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.cache_dir = Some(dir.into());
-        self
-    }
-
-    /// The same options with other decoding.
-    #[must_use]
-    pub fn decode(mut self, decode: DecodeOptions) -> Self {
-        self.decode = decode;
-        self
-    }
-
-    /// The same options with another batch size.
-    #[must_use]
-    pub fn batch_size(mut self, pictures: usize) -> Self {
-        self.batch_size = Some(pictures);
-        self
-    }
-}
-
-/// Downloads a model and returns its folder; one that is complete already is not touched.
-///
-/// `model` is an id on the hub (`owner/name`, `@revision` optional) or an alias of a
-/// [known model](crate::KNOWN_MODELS). Progress counts bytes. A download that was cut continues
-/// where it stopped, and every file is checked against the size and hash that the hub states.
-///
-/// # Errors
-/// [`ModelNotFound`](ErrorKind::ModelNotFound) if the hub has no such model or it has no files that
-/// can be read, [`Download`](ErrorKind::Download) if the network fails or a file is damaged,
-/// [`Cancelled`](ErrorKind::Cancelled), and [`Unsupported`](ErrorKind::Unsupported) if the model
-/// cannot be loaded anyway or this build has no feature `hub`.
-pub fn pull(model: &str, options: &PullOptions, control: &Control) -> Result<PathBuf> {
-    let known = find_known(model);
-    if let Some(reason) = known.and_then(|known| known.unsupported) {
-        return Err(Error::unsupported(reason).with("model", model));
-    }
-    crate::hub::pull(known.map_or(model, |known| known.id), options, control)
-}
 
 /// Everything that loading finds out.
 pub(super) struct Loaded {
@@ -109,63 +23,21 @@ pub(super) struct Loaded {
 /// Loads `model`: `demo`, a folder, or the id or alias of a published model.
 pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Loaded> {
     let placement = Placement::resolve(options.device, options.precision)?;
-    cpu_kernels()?; // A name in the environment that this machine cannot serve.
-    if options.batch_size == Some(0) {
-        return Err(Error::invalid_input("the batch size is 0").with("field", "batch_size"));
-    }
+    options.check()?;
+    options.refuse_parts("a tagger is one file, which is loaded as a whole")?;
     let known = find_known(model);
-    let dir = locate(model, known, options)?;
+    let dir = locate(model, Task::Tag, DEMO, options.cache_dir.as_deref(), options.offline)?;
     load_dir(&dir, placement, known).context("model", model)
 }
 
-fn locate(model: &str, known: Option<&KnownModel>, options: &LoadOptions) -> Result<ModelDir> {
-    if model == "demo" {
-        return demo();
-    }
-    let path = Path::new(model);
-    if path.is_dir() {
-        return Ok(ModelDir::Disk(path.to_owned()));
-    }
-    // A path to the weights themselves means their folder.
-    if path.is_file() {
-        let weights = matches!(path.extension(), Some(e) if e == "safetensors" || e == "onnx");
-        return match path.parent() {
-            Some(parent) if weights => Ok(ModelDir::Disk(parent.to_owned())),
-            _ => Err(Error::invalid_input(format!(
-                "`{model}` is a file, but a model is a folder with config.json, \
-                 model.safetensors and selected_tags.csv"
-            ))
-            .with("field", "model")),
-        };
-    }
-    if let Some(reason) = known.and_then(|known| known.unsupported) {
-        return Err(Error::unsupported(reason).with("model", model));
-    }
-    let id = known.map_or(model, |known| known.id);
-    let looks_like_id = id.split('/').count() == 2 && !id.starts_with(['.', '/', '~']);
-    if !looks_like_id {
-        return Err(Error::new(
-            ErrorKind::ModelNotFound,
-            format!("there is no model `{model}`: no such folder, and no known name"),
-        ));
-    }
-    crate::hub::find_or_pull(id, options.cache_dir.as_deref(), options.offline).map(ModelDir::Disk)
-}
-
 #[cfg(feature = "demo")]
-fn demo() -> Result<ModelDir> {
-    static FILES: &[(&str, &[u8])] = &[
-        ("config.json", include_bytes!("../../demo/tagger/config.json")),
-        ("model.safetensors", include_bytes!("../../demo/tagger/model.safetensors")),
-        ("selected_tags.csv", include_bytes!("../../demo/tagger/selected_tags.csv")),
-    ];
-    Ok(ModelDir::Embedded(FILES))
-}
-
+const DEMO: Option<Embedded> = Some(&[
+    ("config.json", include_bytes!("../../demo/tagger/config.json")),
+    ("model.safetensors", include_bytes!("../../demo/tagger/model.safetensors")),
+    ("selected_tags.csv", include_bytes!("../../demo/tagger/selected_tags.csv")),
+]);
 #[cfg(not(feature = "demo"))]
-fn demo() -> Result<ModelDir> {
-    Err(Error::new(ErrorKind::ModelNotFound, "this build does not contain the demo model"))
-}
+const DEMO: Option<Embedded> = None;
 
 fn load_dir(
     dir: &ModelDir,

@@ -4,8 +4,6 @@ mod archs;
 mod caption;
 mod config;
 mod finish;
-mod input;
-mod known;
 mod labels;
 mod load;
 mod names;
@@ -19,10 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use caption::{CaptionOptions, RatingPlace};
-pub use input::Input;
-pub use known::{KNOWN_MODELS, KnownModel, find_known};
 pub use labels::{Category, Label, Labels};
-pub use load::{LoadOptions, pull};
 pub use options::{DEFAULT_THRESHOLD, Order, TagOptions};
 pub use tags::{Tag, Tags};
 
@@ -43,9 +38,10 @@ use crate::control::Control;
 use crate::device::{Placement, classify};
 use crate::error::{Error, Result};
 use crate::models::Classifier;
-use crate::pixels::DecodeOptions;
+use crate::options::LoadOptions;
 #[cfg(test)]
 use crate::pixels::Image;
+use crate::pixels::{DecodeOptions, Input};
 
 /// A loaded tagger. Cloning shares the model; all methods may be called from several threads.
 ///
@@ -80,7 +76,7 @@ struct Model {
 
 impl Tagger {
     /// Loads a tagger: `"demo"`, a model folder, or the id or alias of a published model (see
-    /// [`KNOWN_MODELS`]), which is looked for in the local caches and then downloaded.
+    /// [`KNOWN_MODELS`](crate::KNOWN_MODELS)), which is looked for in the local caches and then downloaded.
     ///
     /// # Errors
     /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound) if there is no such model,

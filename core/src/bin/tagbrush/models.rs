@@ -5,17 +5,17 @@ use tagbrush::{KNOWN_MODELS, Result, cache_dir};
 use crate::SUCCESS;
 
 pub(crate) fn run() -> Result<u8> {
-    println!("{:48} {:>9}  also known as", "id", "P = R at");
-    println!("{:48} {:>9}  (embedded, for trying things out)", "demo", "");
+    println!("{:48} {:4} {:>9}  also known as", "id", "for", "P = R at");
+    println!("{:48} {:4} {:>9}  (embedded, for trying things out)", "demo", "tag", "");
     for model in KNOWN_MODELS {
         let threshold = model.recommended_threshold.map_or(String::new(), |t| format!("{t:.4}"));
         let notes = model
             .unsupported
             .map_or_else(|| model.aliases.join(", "), |reason| format!("not supported: {reason}"));
-        println!("{:48} {threshold:>9}  {notes}", model.id);
+        println!("{:48} {:4} {threshold:>9}  {notes}", model.id, model.task.name());
     }
     println!();
-    println!("Any other folder or id works as well, if it has config.json, model.safetensors and");
+    println!("Any other folder or id tags as well, if it has config.json, model.safetensors and");
     println!(
         "selected_tags.csv of a ViT, SwinV2, ConvNeXt or EVA-02 of timm, or a model.onnx of them."
     );

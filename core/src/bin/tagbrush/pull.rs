@@ -16,6 +16,7 @@ use crate::{INTERRUPTED, SUCCESS, cancel_on_interrupt};
 #[command(after_help = "\
 Examples:
   tagbrush pull wd-vit-tagger-v3
+  tagbrush pull qwen-image-edit-2511
   tagbrush pull SmilingWolf/wd-swinv2-tagger-v3 --cache-dir models")]
 pub(crate) struct PullCommand {
     /// The model's id on the hub (owner/name, @revision optional) or one of its known names

@@ -1,0 +1,132 @@
+//! How models are loaded, whatever they are for.
+
+use std::path::PathBuf;
+
+use crate::device::{Device, Precision};
+use crate::error::{Error, Result};
+use crate::kernels::cpu::cpu_kernels;
+use crate::pixels::DecodeOptions;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Where it runs; the best device of this machine unless set.
+    pub device: Device,
+    /// In which number format it runs.
+    pub precision: Precision,
+    /// Never use the network: an id must be in a local cache already.
+    pub offline: bool,
+    /// Where downloaded models are kept; the user's cache folder unless set.
+    pub cache_dir: Option<PathBuf>,
+    /// How picture files are decoded.
+    pub decode: DecodeOptions,
+    /// Pictures in one batch: for a tagger chosen by the input's size unless set, for an edit model
+    /// by the number of tokens.
+    pub batch_size: Option<usize>,
+    /// Most bytes of memory that an edit model may take. Blocks of its networks that do not fit are
+    /// read from their files again in every step. Without it all of them stay in memory.
+    pub max_memory: Option<u64>,
+    /// A file with the denoising transformer of an edit model, in place of the folder's: safetensors
+    /// in the names of diffusers or ComfyUI, or GGUF.
+    pub transformer: Option<PathBuf>,
+    /// As `transformer`, for the text encoder: safetensors.
+    pub text_encoder: Option<PathBuf>,
+    /// As `transformer`, for the autoencoder: safetensors.
+    pub vae: Option<PathBuf>,
+}
+
+impl LoadOptions {
+    /// The same options with another device.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The same options with another precision.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The same options, using the network or not.
+    #[must_use]
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.offline = offline;
+        self
+    }
+
+    /// The same options with another folder for downloaded models.
+    #[must_use]
+    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(dir.into());
+        self
+    }
+
+    /// The same options with other decoding.
+    #[must_use]
+    pub fn decode(mut self, decode: DecodeOptions) -> Self {
+        self.decode = decode;
+        self
+    }
+
+    /// The same options with another batch size.
+    #[must_use]
+    pub fn batch_size(mut self, pictures: usize) -> Self {
+        self.batch_size = Some(pictures);
+        self
+    }
+
+    /// The same options with a bound on memory, in bytes.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = Some(bytes);
+        self
+    }
+
+    /// The same options with another file for the denoising transformer.
+    #[must_use]
+    pub fn transformer(mut self, file: impl Into<PathBuf>) -> Self {
+        self.transformer = Some(file.into());
+        self
+    }
+
+    /// The same options with another file for the text encoder.
+    #[must_use]
+    pub fn text_encoder(mut self, file: impl Into<PathBuf>) -> Self {
+        self.text_encoder = Some(file.into());
+        self
+    }
+
+    /// The same options with another file for the autoencoder.
+    #[must_use]
+    pub fn vae(mut self, file: impl Into<PathBuf>) -> Self {
+        self.vae = Some(file.into());
+        self
+    }
+
+    /// Fails if an option means nothing for any model.
+    pub(crate) fn check(&self) -> Result<()> {
+        cpu_kernels()?; // A name in the environment that this machine cannot serve.
+        match self.batch_size {
+            Some(0) => Err(Error::invalid_input("the batch size is 0").with("field", "batch_size")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails if an option is set that is about a model of several networks, and says why.
+    pub(crate) fn refuse_parts(&self, why: &'static str) -> Result<()> {
+        let set = [
+            ("max_memory", self.max_memory.is_some()),
+            ("transformer", self.transformer.is_some()),
+            ("text_encoder", self.text_encoder.is_some()),
+            ("vae", self.vae.is_some()),
+        ];
+        match set.iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) => Err(Error::unsupported(why).with("field", field)),
+            None => Ok(()),
+        }
+    }
+}
