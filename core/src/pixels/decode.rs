@@ -21,8 +21,9 @@ pub struct DecodeOptions {
     pub limits: Limits,
     /// Accept JPEG files whose end is missing, as far as they go; off unless set.
     pub tolerate_truncated: bool,
-    /// Turn the picture as its EXIF orientation says; off unless set, as in the taggers' reference.
-    pub apply_orientation: bool,
+    /// Turn the picture as its EXIF orientation says. Unless set, pictures to edit are turned and
+    /// pictures to tag are not, as in the taggers' reference.
+    pub apply_orientation: Option<bool>,
 }
 
 impl DecodeOptions {
@@ -40,10 +41,14 @@ impl DecodeOptions {
         self
     }
 
+    pub(super) fn is_turning(&self) -> bool {
+        self.apply_orientation.unwrap_or(false)
+    }
+
     /// The same options, applying the EXIF orientation or not.
     #[must_use]
     pub fn apply_orientation(mut self, apply: bool) -> Self {
-        self.apply_orientation = apply;
+        self.apply_orientation = Some(apply);
         self
     }
 }
@@ -94,7 +99,7 @@ pub(crate) fn decode_any(bytes: &[u8], options: &DecodeOptions) -> Result<Image>
         Format::Gif => (gif::decode(bytes, options)?, None),
     };
     match orientation {
-        Some(orientation) if options.apply_orientation => Ok(turned(&image, orientation)),
+        Some(orientation) if options.is_turning() => Ok(turned(&image, orientation)),
         _ => Ok(image),
     }
 }
@@ -109,7 +114,7 @@ fn finish(
     let (width, height) = decoder.dimensions();
     check_size(width, height, &options.limits)?;
     decoder.set_limits(image::Limits::no_limits()).map_err(damaged)?;
-    let orientation = options.apply_orientation.then(|| decoder.orientation().ok()).flatten();
+    let orientation = options.is_turning().then(|| decoder.orientation().ok()).flatten();
     let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     Ok((from_dynamic(image)?, orientation))
 }

@@ -3,8 +3,10 @@
 mod antialias;
 mod bmp;
 mod decode;
+mod encode;
 mod format;
 mod gif;
+mod input;
 mod jpeg;
 mod png;
 mod resize;
@@ -19,7 +21,9 @@ pub(crate) use antialias::resize_antialiased;
 pub use decode::DecodeOptions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decode::decode_any as decode_unguarded;
+pub use encode::ImageFormat;
 pub(crate) use format::EXTENSIONS;
+pub use input::Input;
 pub(crate) use resize::resize_padded;
 pub(crate) use steps::{Filter, Size, Step, apply_steps};
 

@@ -42,7 +42,7 @@ pub(super) fn decode(
     let orientation = info
         .exif_metadata
         .as_deref()
-        .filter(|_| options.apply_orientation)
+        .filter(|_| options.is_turning())
         .and_then(Orientation::from_exif_chunk);
     let samples = Samples {
         data: &data,
