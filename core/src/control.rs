@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,19 +14,41 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Items finished so far, failed ones included.
+    /// Items finished so far, failed ones included. What is made out of noise counts its steps: two
+    /// pictures of 50 steps are 100 items.
     pub done: usize,
     /// Items in all, when it is known.
     pub total: Option<usize>,
+    /// How long the rest will take at the speed so far, where that can be told.
+    pub left: Option<Duration>,
 }
 
-type Sink = Arc<dyn Fn(Progress) + Send + Sync>;
+/// A coarse picture of what is being made, out of the steps so far.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Preview {
+    /// The number of the output, as results count them.
+    pub output: usize,
+    /// Steps that it has made.
+    pub step: usize,
+    /// Steps that it will make.
+    pub steps: usize,
+    /// Pixels in a row, an eighth of the output's in published models.
+    pub width: u32,
+    /// Rows of pixels.
+    pub height: u32,
+    /// RGB, three bytes for a pixel: what [`Image::from_rgb8`](crate::Image::from_rgb8) takes.
+    pub pixels: Arc<[u8]>,
+}
 
-/// A cancel flag and a progress sink, shared by clones.
+type Sink<T> = Arc<dyn Fn(T) + Send + Sync>;
+
+/// A cancel flag and sinks of progress, shared by clones.
 #[derive(Clone, Default)]
 pub struct Control {
     cancelled: Arc<AtomicBool>,
-    sink: Option<Sink>,
+    progress: Option<Sink<Progress>>,
+    preview: Option<Sink<Preview>>,
 }
 
 impl Control {
@@ -34,10 +57,19 @@ impl Control {
         Self::default()
     }
 
-    /// The same control with `sink` called after each finished item, from the calling thread.
+    /// The same control with `sink` called after each finished item or step, from the calling
+    /// thread.
     #[must_use]
     pub fn on_progress(mut self, sink: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.sink = Some(Arc::new(sink));
+        self.progress = Some(Arc::new(sink));
+        self
+    }
+
+    /// The same control with `sink` given a preview after each step of each picture that is made out
+    /// of noise, from the calling thread.
+    #[must_use]
+    pub fn on_preview(mut self, sink: impl Fn(Preview) + Send + Sync + 'static) -> Self {
+        self.preview = Some(Arc::new(sink));
         self
     }
 
@@ -60,8 +92,23 @@ impl Control {
     }
 
     pub(crate) fn report(&self, done: usize, total: Option<usize>) {
-        if let Some(sink) = &self.sink {
-            sink(Progress { done, total });
+        self.report_with(done, total, None);
+    }
+
+    pub(crate) fn report_with(&self, done: usize, total: Option<usize>, left: Option<Duration>) {
+        if let Some(sink) = &self.progress {
+            sink(Progress { done, total, left });
+        }
+    }
+
+    /// Whether somebody wants previews.
+    pub(crate) fn has_preview(&self) -> bool {
+        self.preview.is_some()
+    }
+
+    pub(crate) fn show(&self, preview: Preview) {
+        if let Some(sink) = &self.preview {
+            sink(preview);
         }
     }
 }

@@ -116,6 +116,14 @@ impl Error {
         &self.0.context
     }
 
+    /// The same error, for another item that it strikes. The cause stays with the first.
+    pub(crate) fn again(&self) -> Self {
+        let Repr { kind, message, context, .. } = &*self.0;
+        let source = None;
+        let (message, context) = (message.clone(), context.clone());
+        Self(Box::new(Repr { kind: *kind, message, context, source }))
+    }
+
     // One short constructor for each kind that is made in many places.
 
     pub(crate) fn invalid_input(message: impl Into<Cow<'static, str>>) -> Self {

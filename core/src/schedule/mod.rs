@@ -5,3 +5,7 @@ mod flow_match;
 mod noise;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use config::FlowMatchEuler;
+pub(crate) use flow_match::{Rounding, Schedule};
+pub(crate) use noise::TorchGenerator;
