@@ -33,4 +33,5 @@ demo:
 
 # Makes the golden files anew from the reference libraries; needs core/tests/goldens/requirements.txt.
 goldens:
-	cd core/tests/goldens && python3 make_presets.py && python3 make_timm.py && python3 make_pixels.py && python3 make_preprocess.py && python3 make_onnx.py && python3 make_edit.py && python3 make_edit_networks.py
+	cd core/tests/goldens && for make in make_presets make_timm make_pixels make_preprocess make_onnx make_edit make_edit_networks \
+		make_edit_text_encoder make_edit_formats make_edit_pipeline; do python3 $$make.py || exit 1; done

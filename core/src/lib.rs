@@ -42,7 +42,7 @@
 mod batch;
 mod control;
 mod device;
-#[cfg_attr(not(test), expect(dead_code, reason = "the edit pipeline is being built on it"))]
+mod diffusion;
 mod edit;
 mod error;
 mod folder;
@@ -56,24 +56,28 @@ mod kernels;
 mod limits;
 mod models;
 mod nn;
+mod options;
 mod pixels;
-#[cfg_attr(not(test), expect(dead_code, reason = "the edit pipeline is being built on it"))]
 mod schedule;
 mod tagger;
 mod weights;
 
-pub use control::{Control, Progress};
+pub use control::{Control, Preview, Progress};
 pub use device::{Device, Placement, Precision, set_threads};
+pub use edit::{
+    EditOptions, EditPipeline, EditRequest, Edited, Lora, NegativePrompt, OutputSize, Preset,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::{
     Existing, FileTags, FolderOptions, FolderRun, Format, Found, OutputOptions, ScanOptions,
-    Summary,
+    Summary, find_pictures,
 };
-pub use hub::{PullOptions, cache_dir};
+pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;
 pub use limits::Limits;
-pub use pixels::{DecodeOptions, Image};
+pub use options::LoadOptions;
+pub use pixels::{DecodeOptions, Image, ImageFormat, Input};
 pub use tagger::{
-    CaptionOptions, Category, DEFAULT_THRESHOLD, Input, KNOWN_MODELS, KnownModel, Label, Labels,
-    LoadOptions, Order, RatingPlace, Tag, TagOptions, Tagger, Tags, find_known, pull,
+    CaptionOptions, Category, DEFAULT_THRESHOLD, Label, Labels, Order, RatingPlace, Tag,
+    TagOptions, Tagger, Tags,
 };

@@ -5,6 +5,9 @@
 //! vision part gives vectors. The chat up to the user's turn is the same for every edit, and its
 //! hidden states are dropped behind the encoder.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -6,21 +6,24 @@
 //! filter does: that is the default backend of `Qwen2VLImageProcessor` in transformers 5. Both
 //! stages round to 8 bits, so both are done.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, ResultExt};
 use crate::pixels::{Filter, Size, Step, apply_steps, resize_antialiased};
 
-/// Sides of what the VAE sees are multiples of this.
-const GRID: f64 = 32.0;
 /// Greatest ratio of sides that the vision part takes.
 const MAX_RATIO: usize = 200;
-/// The size of about `area` pixels with the proportions of `from`, in multiples of 32
+
+/// The size of about `area` pixels with the proportions of `from`, in multiples of `multiple`
 /// (`calculate_dimensions` of diffusers, which rounds halves to even).
-pub(crate) fn area_size(area: usize, from: Size) -> Result<Size> {
+pub(crate) fn area_size(area: usize, multiple: usize, from: Size) -> Result<Size> {
     let ratio = from.0 as f64 / from.1 as f64;
     let width = (area as f64 * ratio).sqrt();
-    let side = |side: f64| ((side / GRID).round_ties_even() * GRID) as usize;
+    let multiple = multiple as f64;
+    let side = |side: f64| ((side / multiple).round_ties_even() * multiple) as usize;
     let size = (side(width), side(width / ratio));
     if size.0 == 0 || size.1 == 0 {
         return Err(Error::invalid_input(format!(

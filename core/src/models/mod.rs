@@ -8,17 +8,14 @@
 //! | EVA, EVA-02 | [`eva`] | wd-eva02-large-tagger-v3, pixai-tagger heads, idolsankaku |
 //!
 //! These classifiers are built from the arguments that timm's constructors take (see [`args`]) and
-//! from tensors under timm's names. The networks in [`qwen_image`] make pictures, and are built from
-//! the files of diffusers.
+//! from tensors under timm's names. The networks in [`qwen_image`] make pictures, and [`qwen2_5_vl`]
+//! reads prompts for them; they are built from the files of diffusers and transformers.
 
 pub(crate) mod args;
 mod attention_pool;
 pub(crate) mod convnext;
 pub(crate) mod eva;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the edit pipeline is being built on it")
-)]
+pub(crate) mod qwen2_5_vl;
 pub(crate) mod qwen_image;
 pub(crate) mod swin_v2;
 pub(crate) mod vit;

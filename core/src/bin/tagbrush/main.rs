@@ -1,6 +1,7 @@
 //! The command line tool. It parses, calls the library, and prints; it decides nothing of its own.
 
 mod doctor;
+mod edit;
 mod models;
 mod progress;
 mod pull;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Tag(Box<tag::TagCommand>),
+    Edit(Box<edit::EditCommand>),
     Pull(pull::PullCommand),
     /// List the models that go by a name
     Models,
@@ -49,6 +51,7 @@ enum Command {
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Tag(command) => command.run(),
+        Command::Edit(command) => command.run(),
         Command::Pull(command) => command.run(),
         Command::Models => models::run(),
         Command::Doctor => doctor::run(),
@@ -89,6 +92,6 @@ fn cancel_on_interrupt(control: &tagbrush::Control) {
             std::process::exit(i32::from(INTERRUPTED));
         }
         control.cancel();
-        eprintln!("stopping after this batch; press Ctrl-C again to stop at once");
+        eprintln!("stopping after this batch or step; press Ctrl-C again to stop at once");
     });
 }

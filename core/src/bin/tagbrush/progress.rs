@@ -13,6 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Unit {
     Images,
+    Steps,
     Bytes,
 }
 
@@ -36,6 +37,7 @@ impl Meter {
         bar.set_length(total.unwrap_or(0));
         let template = match unit {
             Unit::Images => "{bar:32} {pos}/{len} images  {per_sec}  {eta} left",
+            Unit::Steps => "{bar:32} {pos}/{len} steps  {eta} left",
             Unit::Bytes => "{bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -45,7 +47,7 @@ impl Meter {
             };
             bar.set_style(match unit {
                 Unit::Images => style.with_key("per_sec", images),
-                Unit::Bytes => style,
+                Unit::Steps | Unit::Bytes => style,
             });
         }
         let last = (!quiet && !is_terminal).then(|| Mutex::new(Instant::now()));
@@ -68,6 +70,7 @@ impl Meter {
                 Unit::Images => {
                     eprintln!("{done}/{total} images, {rate:.1} images/s, {left:.0} s left");
                 }
+                Unit::Steps => eprintln!("{done}/{total} steps, {left:.0} s left"),
                 Unit::Bytes => {
                     let mega = |bytes: f64| bytes / 1e6;
                     eprintln!(

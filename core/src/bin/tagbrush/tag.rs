@@ -67,7 +67,7 @@ pub(crate) struct TagCommand {
 
 /// A number, or the choice of the library.
 #[derive(Clone, Copy)]
-struct BatchSize(Option<usize>);
+pub(crate) struct BatchSize(pub(crate) Option<usize>);
 
 impl FromStr for BatchSize {
     type Err = String;

@@ -34,7 +34,7 @@ impl Block {
     pub(super) fn load(
         config: &TransformerConfig,
         index: usize,
-        scope: &Scope<'_>,
+        scope: &Scope,
     ) -> error::Result<Self> {
         let width = config.width();
         let is_last = index + 1 == config.num_layers;
@@ -116,7 +116,7 @@ struct Joint {
 
 impl Joint {
     fn load(
-        attn: &Scope<'_>,
+        attn: &Scope,
         config: &TransformerConfig,
         layers: [&str; 3],
         norms: [&str; 2],
@@ -156,7 +156,7 @@ struct Rest {
 }
 
 impl Rest {
-    fn load(out: &Scope<'_>, mlp: &Scope<'_>, width: usize) -> error::Result<Self> {
+    fn load(out: &Scope, mlp: &Scope, width: usize) -> error::Result<Self> {
         let inner = MLP_RATIO * width;
         Ok(Self {
             out: Linear::load(out, width, width, true)?,

@@ -39,10 +39,38 @@ pub(crate) struct Modulation {
 }
 
 impl Modulation {
+    /// Whether a checkpoint's tensor is one that [`schedule`](Self::schedule) reads, and no network
+    /// keeps.
+    pub(crate) fn takes(name: &str) -> bool {
+        name.contains(".img_mod.")
+            || name.contains(".txt_mod.")
+            || name.starts_with("time_text_embed.")
+            || name.starts_with("norm_out.")
+    }
+
+    /// Fails if a tensor that [`schedule`](Self::schedule) will read is not there or of another shape;
+    /// nothing is read.
+    pub(crate) fn expect(config: &TransformerConfig, scope: &Scope) -> error::Result<()> {
+        let width = config.width();
+        let layer = |name: &str, k: usize, n: usize| {
+            scope.at(name).expect((n, k), "weight")?;
+            scope.at(name).expect(n, "bias")
+        };
+        layer("time_text_embed.timestep_embedder.linear_1", FREQUENCIES, width)?;
+        layer("time_text_embed.timestep_embedder.linear_2", width, width)?;
+        layer("norm_out.linear", width, 2 * width)?;
+        for block in 0..config.num_layers {
+            for name in ["img_mod", "txt_mod"] {
+                layer(&format!("transformer_blocks.{block}.{name}.1"), width, 6 * width)?;
+            }
+        }
+        Ok(())
+    }
+
     /// For each of `timesteps` (1 is noise, 0 the picture), with the weights of the whole network.
     pub(crate) fn schedule(
         config: &TransformerConfig,
-        scope: &Scope<'_>,
+        scope: &Scope,
         timesteps: &[f32],
     ) -> error::Result<Vec<Self>> {
         if timesteps.is_empty() {
@@ -102,7 +130,7 @@ impl Modulation {
 /// `1000 t / 10000^(i / 128)`.
 ///
 /// Times are rounded to the type of the network, as the reference does; all else is in `f32`.
-fn embed(times: &[f32], scope: &Scope<'_>) -> Result<Tensor> {
+fn embed(times: &[f32], scope: &Scope) -> Result<Tensor> {
     let half = FREQUENCIES / 2;
     let exponent = -(10_000f64.ln()) as f32;
     let frequencies: Vec<f32> =

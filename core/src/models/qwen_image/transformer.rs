@@ -7,8 +7,9 @@ use super::block::Block;
 use super::config::TransformerConfig;
 use super::layout::Layout;
 use super::modulation::{Modulation, Streams};
+use crate::control::Control;
 use crate::error;
-use crate::nn::{Linear, Norm, NormKind, NormOptions};
+use crate::nn::{Blocks, Linear, Norm, NormKind, NormOptions};
 use crate::weights::Scope;
 
 const TEXT_NORM: NormOptions = NormOptions { kind: NormKind::Rms, eps: 1e-6 };
@@ -18,7 +19,7 @@ pub(crate) struct QwenImageTransformer {
     img_in: Linear,
     txt_norm: Norm,
     txt_in: Linear,
-    blocks: Vec<Block>,
+    blocks: Blocks<Block>,
     proj_out: Linear,
     in_channels: usize,
     text_channels: usize,
@@ -26,16 +27,21 @@ pub(crate) struct QwenImageTransformer {
 }
 
 impl QwenImageTransformer {
-    pub(crate) fn load(config: &TransformerConfig, scope: &Scope<'_>) -> error::Result<Self> {
+    /// The network, of which the first `keep` blocks stay in memory and the others are read again in
+    /// every pass.
+    pub(crate) fn load(
+        config: &TransformerConfig,
+        scope: &Scope,
+        keep: usize,
+    ) -> error::Result<Self> {
         let (width, text) = (config.width(), config.joint_attention_dim);
-        let blocks = scope.at("transformer_blocks");
+        let for_blocks = config.clone();
+        let block = move |i: usize, scope: &Scope| Block::load(&for_blocks, i, scope);
         Ok(Self {
             img_in: Linear::load(&scope.at("img_in"), config.in_channels, width, true)?,
             txt_norm: Norm::load(&scope.at("txt_norm"), text, TEXT_NORM)?,
             txt_in: Linear::load(&scope.at("txt_in"), text, width, true)?,
-            blocks: (0..config.num_layers)
-                .map(|i| Block::load(config, i, &blocks.at(i)))
-                .collect::<error::Result<_>>()?,
+            blocks: Blocks::load(&scope.at("transformer_blocks"), config.num_layers, keep, block)?,
             proj_out: Linear::load(&scope.at("proj_out"), width, config.outputs(), true)?,
             in_channels: config.in_channels,
             text_channels: text,
@@ -52,13 +58,14 @@ impl QwenImageTransformer {
     ///
     /// `image` `(n, in_channels)` has for each sample of the layout the latents of its target and
     /// then those of its references, `text` `(m, joint_attention_dim)` the states of its prompt.
-    /// There is one modulation for each sample.
+    /// There is one modulation for each sample. `control` can stop it between blocks.
     pub(crate) fn forward(
         &self,
         image: &Tensor,
         text: &Tensor,
         layout: &Layout,
         modulations: &[&Modulation],
+        control: &Control,
     ) -> Result<Tensor> {
         let sizes = [image.dims2()?, text.dims2()?];
         let expected = [(layout.image(), self.in_channels), (layout.text(), self.text_channels)];
@@ -69,11 +76,15 @@ impl QwenImageTransformer {
         let mut image = self.img_in.forward(&image.to_dtype(self.dtype)?)?;
         let text = text.to_dtype(self.dtype)?;
         let mut text = self.txt_in.forward_normed(&text, Some(&self.txt_norm))?;
-        for block in &self.blocks {
+        self.blocks.for_each(|_, block| {
+            control.check().map_err(candle_core::Error::wrap)?;
             let (next, prompt) = block.forward(&image, &text, layout, &streams)?;
             image = next;
-            text = prompt.unwrap_or(text);
-        }
+            if let Some(prompt) = prompt {
+                text = prompt;
+            }
+            Ok(())
+        })?;
         self.proj_out.forward(&streams.normalise_out(&image)?)
     }
 }

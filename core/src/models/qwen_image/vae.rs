@@ -21,7 +21,7 @@ pub(crate) struct QwenImageVae {
 }
 
 impl QwenImageVae {
-    pub(crate) fn load(config: &VaeConfig, scope: &Scope<'_>) -> error::Result<Self> {
+    pub(crate) fn load(config: &VaeConfig, scope: &Scope) -> error::Result<Self> {
         Ok(Self {
             encoder: Encoder::load(config, scope)?,
             decoder: Decoder::load(config, scope)?,
@@ -51,13 +51,14 @@ impl QwenImageVae {
         mode.broadcast_sub(&self.mean)?.broadcast_div(&self.std)
     }
 
-    /// The inverse: latents `(b, h, w, z)` to pictures `(b, 8 h, 8 w, channels)` in `f32`, between -1
-    /// and 1.
+    /// The inverse: latents `(b, h, w, z)` to pictures `(b, 8 h, 8 w, channels)` in `f32`. What is meant
+    /// lies between -1 and 1; the reference cuts off what does not, which hides values that are no
+    /// numbers, so it is left to the caller.
     pub(crate) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let latents = latents.to_dtype(DType::F32)?;
         let latents = latents.broadcast_mul(&self.std)?.broadcast_add(&self.mean)?;
         let pictures = self.decoder.forward(&latents.to_dtype(self.dtype)?)?;
-        pictures.to_dtype(DType::F32)?.clamp(-1f32, 1f32)
+        pictures.to_dtype(DType::F32)
     }
 }
 
@@ -86,7 +87,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn load(config: &VaeConfig, root: &Scope<'_>) -> error::Result<Self> {
+    fn load(config: &VaeConfig, root: &Scope) -> error::Result<Self> {
         let scope = root.at("encoder");
         let mut c = config.base_dim;
         let conv_in = causal(&scope.at("conv_in"), config.input_channels, c, 3)?;
@@ -137,7 +138,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn load(config: &VaeConfig, root: &Scope<'_>) -> error::Result<Self> {
+    fn load(config: &VaeConfig, root: &Scope) -> error::Result<Self> {
         let scope = root.at("decoder");
         let z = config.z_dim;
         let stages = config.dim_mult.len();
@@ -186,7 +187,7 @@ struct Head {
 }
 
 impl Head {
-    fn load(scope: &Scope<'_>, c: usize, n: usize) -> error::Result<Self> {
+    fn load(scope: &Scope, c: usize, n: usize) -> error::Result<Self> {
         Ok(Self {
             norm: PixelNorm::load(&scope.at("norm_out"), c, 3)?,
             conv: causal(&scope.at("conv_out"), c, n, 3)?,

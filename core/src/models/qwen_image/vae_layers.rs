@@ -24,7 +24,7 @@ const HALVING: Window = Window { size: (3, 3), stride: (2, 2), rows: (0, 1), col
 const SHORTEST: f64 = 1e-12;
 
 /// A causal convolution of one frame: the last plane of a kernel `(n, c, side, side, side)`.
-pub(super) fn causal(scope: &Scope<'_>, c: usize, n: usize, side: usize) -> error::Result<Conv2d> {
+pub(super) fn causal(scope: &Scope, c: usize, n: usize, side: usize) -> error::Result<Conv2d> {
     let weight = scope
         .get((n, c, side, side, side), "weight")?
         .narrow(2, side - 1, 1)
@@ -39,7 +39,7 @@ pub(super) struct PixelNorm(norm::Weights);
 
 impl PixelNorm {
     /// `gamma` is `(channels, 1, ..)` with as many ones as `ones`.
-    pub(super) fn load(scope: &Scope<'_>, channels: usize, ones: usize) -> error::Result<Self> {
+    pub(super) fn load(scope: &Scope, channels: usize, ones: usize) -> error::Result<Self> {
         let mut shape = vec![channels];
         shape.resize(1 + ones, 1);
         let gamma = scope.get_f32(shape, "gamma")?;
@@ -68,7 +68,7 @@ pub(super) struct ResidualBlock {
 }
 
 impl ResidualBlock {
-    pub(super) fn load(scope: &Scope<'_>, c: usize, n: usize) -> error::Result<Self> {
+    pub(super) fn load(scope: &Scope, c: usize, n: usize) -> error::Result<Self> {
         Ok(Self {
             norm1: PixelNorm::load(&scope.at("norm1"), c, 3)?,
             conv1: causal(&scope.at("conv1"), c, n, 3)?,
@@ -97,7 +97,7 @@ pub(super) struct PixelAttention {
 }
 
 impl PixelAttention {
-    pub(super) fn load(scope: &Scope<'_>, c: usize) -> error::Result<Self> {
+    pub(super) fn load(scope: &Scope, c: usize) -> error::Result<Self> {
         let linear = |name: &str, n: usize| -> error::Result<Linear> {
             let scope = scope.at(name);
             let weight = scope
@@ -132,7 +132,7 @@ pub(super) struct Middle {
 }
 
 impl Middle {
-    pub(super) fn load(scope: &Scope<'_>, c: usize) -> error::Result<Self> {
+    pub(super) fn load(scope: &Scope, c: usize) -> error::Result<Self> {
         Ok(Self {
             before: ResidualBlock::load(&scope.at("resnets.0"), c, c)?,
             attention: PixelAttention::load(&scope.at("attentions.0"), c)?,
@@ -153,16 +153,16 @@ pub(super) struct Resample {
 
 impl Resample {
     /// Halves the sides and keeps the channels.
-    pub(super) fn halving(scope: &Scope<'_>, c: usize) -> error::Result<Self> {
+    pub(super) fn halving(scope: &Scope, c: usize) -> error::Result<Self> {
         Self::load(scope, c, c, HALVING)
     }
 
     /// Doubles the sides and halves the channels.
-    pub(super) fn doubling(scope: &Scope<'_>, c: usize) -> error::Result<Self> {
+    pub(super) fn doubling(scope: &Scope, c: usize) -> error::Result<Self> {
         Self::load(scope, c, c / 2, AROUND)
     }
 
-    fn load(scope: &Scope<'_>, c: usize, n: usize, window: Window) -> error::Result<Self> {
+    fn load(scope: &Scope, c: usize, n: usize, window: Window) -> error::Result<Self> {
         let scope = scope.at("resample.1");
         let weight = scope.get((n, c, 3, 3), "weight")?;
         let conv = Conv2d::new(&weight, &scope.get_f32(n, "bias")?, window)?;
@@ -183,6 +183,6 @@ impl Resample {
 }
 
 /// A tensor of one value for each channel, to be combined with pictures.
-pub(super) fn per_channel(values: &[f32], scope: &Scope<'_>) -> error::Result<Tensor> {
+pub(super) fn per_channel(values: &[f32], scope: &Scope) -> error::Result<Tensor> {
     Tensor::new(values, scope.device()).map_err(|e| classify(e, "cannot load a tensor"))
 }

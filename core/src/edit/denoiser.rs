@@ -1,0 +1,119 @@
+//! The transformer as the denoising loop asks it: latents, references and prompts of a batch, one
+//! behind the other.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use crate::control::Control;
+use crate::diffusion::{Branch, Denoiser, Evaluation};
+use crate::models::qwen_image::{
+    Grid, Layout, Modulation, QwenImageTransformer, Sample, TransformerConfig,
+};
+
+/// What one output is made from.
+#[derive(Clone)]
+pub(super) struct Condition {
+    pub(super) target: Grid,
+    /// Latents of the references, `(n, channels)` each, and their grids.
+    pub(super) references: Vec<(Tensor, Grid)>,
+    /// The states of the prompt, `(m, width)`.
+    pub(super) positive: Tensor,
+    /// The states of the negative prompt, with guidance.
+    pub(super) negative: Option<Tensor>,
+    /// For each step, what its time does to the network.
+    pub(super) modulations: Arc<Vec<Modulation>>,
+}
+
+impl Condition {
+    fn text(&self, branch: Branch) -> &Tensor {
+        match (branch, &self.negative) {
+            (Branch::Negative, Some(negative)) => negative,
+            _ => &self.positive,
+        }
+    }
+
+    /// Tokens of all passes of a step.
+    pub(super) fn tokens(&self) -> usize {
+        let pictures = self.references.iter().map(|(_, grid)| grid.tokens());
+        let pictures = self.target.tokens() + pictures.sum::<usize>();
+        let texts = [Some(&self.positive), self.negative.as_ref()];
+        texts.iter().flatten().map(|text| pictures + text.dims()[0]).sum()
+    }
+}
+
+/// Samples and passes of them, in the order of a batch.
+type Key = Vec<(usize, Branch)>;
+
+/// The transformer with the conditions of all samples of a run.
+pub(super) struct EditDenoiser<'a> {
+    network: &'a QwenImageTransformer,
+    config: &'a TransformerConfig,
+    conditions: Vec<Condition>,
+    control: &'a Control,
+    /// The layout of the last batch: the next step is laid out alike.
+    layout: RefCell<Option<(Key, Arc<Layout>)>>,
+}
+
+impl<'a> EditDenoiser<'a> {
+    pub(super) fn new(
+        network: &'a QwenImageTransformer,
+        config: &'a TransformerConfig,
+        conditions: Vec<Condition>,
+        control: &'a Control,
+    ) -> Self {
+        Self { network, config, conditions, control, layout: RefCell::new(None) }
+    }
+
+    fn layout(&self, evaluations: &[Evaluation<'_>], near: &Tensor) -> Result<Arc<Layout>> {
+        let key: Key = evaluations.iter().map(|e| (e.sample, e.branch)).collect();
+        if let Some((last, layout)) = &*self.layout.borrow()
+            && *last == key
+        {
+            return Ok(Arc::clone(layout));
+        }
+        let samples: Vec<_> = evaluations
+            .iter()
+            .map(|evaluation| {
+                let condition = &self.conditions[evaluation.sample];
+                Sample {
+                    target: condition.target,
+                    references: condition.references.iter().map(|(_, grid)| *grid).collect(),
+                    text: condition.text(evaluation.branch).dims()[0],
+                }
+            })
+            .collect();
+        let layout = Layout::new(&samples, self.config, near.device());
+        let layout = Arc::new(layout.map_err(candle_core::Error::wrap)?);
+        *self.layout.borrow_mut() = Some((key, Arc::clone(&layout)));
+        Ok(layout)
+    }
+}
+
+impl Denoiser for EditDenoiser<'_> {
+    fn velocities(&self, evaluations: &[Evaluation<'_>]) -> Result<Vec<Tensor>> {
+        let Some(first) = evaluations.first() else { return Ok(Vec::new()) };
+        let layout = self.layout(evaluations, first.latents)?;
+        let (mut image, mut text, mut modulations) = (Vec::new(), Vec::new(), Vec::new());
+        for evaluation in evaluations {
+            let condition = &self.conditions[evaluation.sample];
+            image.push(evaluation.latents);
+            image.extend(condition.references.iter().map(|(latents, _)| latents));
+            text.push(condition.text(evaluation.branch));
+            let Some(modulation) = condition.modulations.get(evaluation.step) else {
+                candle_core::bail!("no modulation for step {}", evaluation.step)
+            };
+            modulations.push(modulation);
+        }
+        let (image, text) = (Tensor::cat(&image, 0)?, Tensor::cat(&text, 0)?);
+        let all = self.network.forward(&image, &text, &layout, &modulations, self.control)?;
+        let mut start = 0;
+        let parts = evaluations.iter().map(|evaluation| {
+            let rows = evaluation.latents.dims()[0];
+            start += rows;
+            all.narrow(0, start - rows, rows)
+        });
+        parts.collect()
+    }
+}

@@ -1,0 +1,321 @@
+//! From a model's name to networks that are ready to run, or that can be read when they are needed.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use candle_core::DType;
+use serde_json::{Value, json};
+
+use super::memory::{Bytes, Slot};
+use super::prompt::PromptEncoder;
+use super::recipe::{self, Recipe};
+use super::vision::VisionInput;
+use super::{Lora, Model};
+use crate::device::{Placement, Precision};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::hub::{self, Task};
+use crate::models::qwen_image::{
+    Modulation, QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig,
+};
+use crate::models::qwen2_5_vl::{self, LanguageModel, VisionTower, VlConfig};
+use crate::options::LoadOptions;
+use crate::schedule::FlowMatchEuler;
+use crate::weights::{
+    self, Adapted, ModelDir, Source, Weights, open_text_encoder, open_transformer, open_vae,
+};
+
+const TRANSFORMER: &str = "transformer";
+const TEXT_ENCODER: &str = "text_encoder";
+const VAE: &str = "vae";
+
+/// The vision part and the language model.
+pub(super) struct TextEncoder {
+    pub(super) vision: VisionTower,
+    pub(super) language: LanguageModel,
+}
+
+/// Loads `model`: `demo`, a folder, or the id or alias of a published model.
+pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Model> {
+    options.check()?;
+    let cache_dir = options.cache_dir.as_deref();
+    let dir = hub::locate(model, Task::Edit, DEMO, cache_dir, options.offline)?;
+    load_dir(&dir, options).context("model", model)
+}
+
+/// The demo model.
+const DEMO: Option<hub::Embedded> = None;
+
+fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
+    let recipe = read(dir, recipe::FILE, Recipe::parse)?;
+    let scheduler = read(dir, "scheduler/scheduler_config.json", FlowMatchEuler::parse)?;
+    let vision = read(dir, "processor/preprocessor_config.json", VisionInput::parse)?;
+    let prompts = tokenizer(dir)?;
+    let text_config =
+        read(dir, "text_encoder/config.json", |text| VlConfig::parse(text.as_bytes()))?;
+    let vae_config = read(dir, "vae/config.json", |text| VaeConfig::parse(value(text)?))?;
+    let (transformer, transformer_config) = transformer(dir, options.transformer.as_deref())?;
+    let text = match &options.text_encoder {
+        Some(file) => open_text_encoder(file)?.source,
+        None => dir.checkpoint("text_encoder/model")?,
+    };
+    let vae = match &options.vae {
+        Some(file) => open_vae(file)?.source,
+        None => dir.checkpoint("vae/diffusion_pytorch_model")?,
+    };
+    check_sizes(&transformer_config, &text_config, &vae_config, &vision)?;
+
+    let placement = place(options, &*transformer)?;
+    let dtype = placement.dtype();
+    let mut decode = options.decode.clone();
+    decode.apply_orientation.get_or_insert(true);
+    let model = Model {
+        grid: 2 * vae_config.scale(),
+        bytes_of_transformer: Bytes::of(
+            &*transformer,
+            dtype,
+            transformer_config.num_layers,
+            |name| name.starts_with("transformer_blocks."),
+            |name| !Modulation::takes(name),
+        ),
+        bytes_of_text: Bytes::of(
+            &*text,
+            dtype,
+            text_config.text.num_hidden_layers + text_config.vision.depth,
+            |name| name.contains(".layers.") || name.contains("visual.blocks."),
+            |name| !qwen2_5_vl::is_unused(name),
+        ),
+        bytes_of_vae: 2 * Bytes::of(&*vae, DType::F32, 1, |_| true, |_| true).total(),
+        recipe,
+        scheduler,
+        vision,
+        prompts,
+        decode,
+        placement,
+        transformer_config,
+        text_config,
+        vae_config,
+        transformer_base: Arc::clone(&transformer),
+        transformer_source: RwLock::new(transformer),
+        text_source: text,
+        vae_source: vae,
+        transformer: Slot::default(),
+        text: Slot::default(),
+        vae: Slot::default(),
+        modulations: Mutex::default(),
+        colours: Slot::default(),
+        max_memory: options.max_memory,
+        batch_size: options.batch_size.unwrap_or(usize::MAX),
+        running: Mutex::default(),
+    };
+    // Everything that is wrong with the files is found now.
+    model.vae()?;
+    if model.max_memory.is_none() {
+        model.text_encoder()?;
+        model.transformer(0)?;
+    } else {
+        model.bytes_of_text.keep(model.max_memory, model.bytes_of_vae)?;
+        model.bytes_of_transformer.keep(model.max_memory, model.bytes_of_vae)?;
+        model.load_text_encoder(0, 0)?;
+        model.load_transformer(0)?;
+    }
+    Ok(model)
+}
+
+/// The transformer's tensors and what they are: the folder's, or those of another file. A file says
+/// little of itself, so the folder's configuration holds for it too; where the folder has none, it is
+/// a network of the published sizes.
+fn transformer(
+    dir: &ModelDir,
+    file: Option<&Path>,
+) -> Result<(Arc<dyn Source>, TransformerConfig)> {
+    const CONFIG: &str = "transformer/config.json";
+    let parse = |text: &str| TransformerConfig::parse(value(text)?);
+    let Some(file) = file else {
+        let source = dir.checkpoint("transformer/diffusion_pytorch_model")?;
+        return Ok((source, read(dir, CONFIG, parse)?));
+    };
+    let opened = open_transformer(file)?;
+    let mut config = match dir.has(CONFIG) {
+        true => read(dir, CONFIG, parse)?,
+        false => TransformerConfig::parse(json!({"num_layers": opened.blocks()}))?,
+    };
+    config.zero_cond_t |= opened.zero_cond_t;
+    Ok((opened.source, config))
+}
+
+impl Model {
+    /// Applies LoRA files to the transformer, in place of those that were applied before.
+    pub(super) fn set_loras(&self, loras: &[Lora]) -> Result<()> {
+        let opened = loras
+            .iter()
+            .map(|lora| {
+                let file = weights::Lora::open(&lora.file, &*self.transformer_base)?;
+                Ok((Arc::new(file), lora.scale))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let base = Arc::clone(&self.transformer_base);
+        let source = match opened.is_empty() {
+            true => base,
+            false => Arc::new(Adapted::new(base, opened)?),
+        };
+        let _not_while_running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.transformer_source.write().unwrap_or_else(PoisonError::into_inner) = source;
+        // They are read again when they are needed; nothing of what was applied stays.
+        self.transformer.release();
+        self.modulations.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    fn weights(&self, source: &Arc<dyn Source>, dtype: DType) -> Weights {
+        Weights::new(Arc::clone(source), self.placement.candle(), dtype)
+    }
+
+    /// The transformer's weights, with the LoRAs that are in use.
+    pub(super) fn transformer_weights(&self) -> Weights {
+        let source = self.transformer_source.read().unwrap_or_else(PoisonError::into_inner);
+        self.weights(&source, self.placement.dtype())
+    }
+
+    /// The transformer, with as many of its blocks as fit beside `other` bytes.
+    pub(super) fn transformer(&self, other: u64) -> Result<Arc<QwenImageTransformer>> {
+        self.transformer.get(|| {
+            let other = other + self.bytes_of_vae;
+            self.load_transformer(self.bytes_of_transformer.keep(self.max_memory, other)?)
+        })
+    }
+
+    fn load_transformer(&self, keep: usize) -> Result<QwenImageTransformer> {
+        let config = &self.transformer_config;
+        let weights = self.transformer_weights();
+        let load = || {
+            let network = QwenImageTransformer::load(config, &weights.root(), keep)?;
+            Modulation::expect(config, &weights.root())?;
+            weights.check_all_taken(|name| QwenImageTransformer::is_unused(config, name))?;
+            Ok(network)
+        };
+        load().context("part", TRANSFORMER)
+    }
+
+    /// The text encoder and its vision part.
+    pub(super) fn text_encoder(&self) -> Result<Arc<TextEncoder>> {
+        self.text.get(|| {
+            let keep = self.bytes_of_text.keep(self.max_memory, self.bytes_of_vae)?;
+            // The language model is used for longer.
+            let of_language = keep.min(self.text_config.text.num_hidden_layers);
+            self.load_text_encoder(of_language, keep - of_language)
+        })
+    }
+
+    fn load_text_encoder(&self, of_language: usize, of_vision: usize) -> Result<TextEncoder> {
+        let weights = self.weights(&self.text_source, self.placement.dtype());
+        let config = &self.text_config;
+        let load = || {
+            let vision = VisionTower::load(&config.vision, &weights.root(), of_vision)?;
+            let language = LanguageModel::load(&config.text, &weights.root(), of_language)?;
+            weights.check_all_taken(qwen2_5_vl::is_unused)?;
+            Ok(TextEncoder { vision, language })
+        };
+        load().context("part", TEXT_ENCODER)
+    }
+
+    /// The autoencoder. It is small, and its errors would be seen, so it is in `f32` always.
+    pub(super) fn vae(&self) -> Result<Arc<QwenImageVae>> {
+        self.vae.get(|| {
+            let weights = self.weights(&self.vae_source, DType::F32);
+            let network =
+                QwenImageVae::load(&self.vae_config, &weights.root()).context("part", VAE)?;
+            weights.check_all_taken(QwenImageVae::is_unused).context("part", VAE)?;
+            Ok(network)
+        })
+    }
+}
+
+/// Where the model runs. Left to us, a transformer that is stored in 32 bits runs in 32 bits, and
+/// everything else in bf16, as the reference does: activations of the published ones overflow f16.
+fn place(options: &LoadOptions, transformer: &dyn Source) -> Result<Placement> {
+    let precision = match options.precision {
+        Precision::F16 => {
+            return Err(Error::unsupported(
+                "values of this model overflow f16; use bf16, f32 or auto",
+            )
+            .with("field", "precision"));
+        }
+        Precision::Auto => match transformer.stored("img_in.weight") {
+            Some(DType::F32) => Precision::F32,
+            _ => Precision::Bf16,
+        },
+        named => named,
+    };
+    Placement::resolve(options.device, precision)
+}
+
+/// Reads a text file of the folder.
+fn read<T>(dir: &ModelDir, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    parse(&dir.text(file)?).map_err(|error| error.with("file", dir.origin(file)))
+}
+
+fn value(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|e| Error::model_invalid(format!("not JSON: {e}")))
+}
+
+fn tokenizer(dir: &ModelDir) -> Result<PromptEncoder> {
+    let files = ["processor/tokenizer.json", "tokenizer/tokenizer.json"];
+    let Some(file) = files.into_iter().find(|file| dir.has(file)) else {
+        return Err(Error::new(
+            ErrorKind::ModelNotFound,
+            format!("the folder has neither `{}` nor `{}`", files[0], files[1]),
+        ));
+    };
+    read(dir, file, |text| PromptEncoder::from_json(text.as_bytes()))
+}
+
+/// Fails unless the parts fit each other.
+fn check_sizes(
+    transformer: &TransformerConfig,
+    text: &VlConfig,
+    vae: &VaeConfig,
+    vision: &VisionInput,
+) -> Result<()> {
+    let tower = &text.vision;
+    for (what, found, expected) in [
+        (
+            "`joint_attention_dim` of the transformer and `hidden_size` of the text encoder",
+            transformer.joint_attention_dim,
+            text.text.hidden_size,
+        ),
+        (
+            "`in_channels` of the transformer and 4 `z_dim` of the vae",
+            transformer.in_channels,
+            4 * vae.z_dim,
+        ),
+        (
+            "the transformer's outputs and 4 `z_dim` of the vae",
+            transformer.outputs(),
+            4 * vae.z_dim,
+        ),
+        ("`input_channels` of the vae, and colours", vae.input_channels, 3),
+        ("`in_channels` of the vision part, and colours", tower.in_channels, 3),
+        (
+            "`patch_size` of the processor and of the text encoder",
+            vision.patch_size,
+            tower.patch_size,
+        ),
+        (
+            "`merge_size` of the processor and `spatial_merge_size` of the text encoder",
+            vision.merge_size,
+            tower.spatial_merge_size,
+        ),
+        (
+            "`temporal_patch_size` of the processor and of the text encoder",
+            vision.temporal_patch_size,
+            tower.temporal_patch_size,
+        ),
+    ] {
+        if found != expected {
+            return Err(Error::model_invalid(format!(
+                "parts that do not fit: {what} are {found} and {expected}"
+            )));
+        }
+    }
+    Ok(())
+}
