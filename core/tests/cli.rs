@@ -242,3 +242,60 @@ fn every_set_of_instructions_and_precision_gives_the_true_tags() {
     assert_eq!(wrong.status.code(), Some(1));
     assert!(stderr(&wrong).contains("TAGBRUSH_ISA") && stderr(&wrong).contains("avx512-bf16"));
 }
+
+fn edit_model() -> String {
+    core().join("tests/goldens/edit-pipeline").display().to_string()
+}
+
+#[test]
+fn edits_are_numbered_and_one_that_fails_costs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, model) = (folder.path().join("out"), edit_model());
+    let picture = images().join("owl.png").display().to_string();
+    let common = ["--model", &model, "--steps", "3", "--seed", "1", "-n", "2", "--output"];
+    let missing = folder.path().join("none.png").display().to_string();
+    let mut arguments = vec!["edit", &picture, &missing, &picture, "--prompt", "night"];
+    arguments.extend(common);
+    arguments.push(output.to_str().unwrap());
+    let made = tagbrush(&arguments);
+    assert_eq!(made.status.code(), Some(2), "{}", stderr(&made));
+    let names = ["0000.png", "0001.png", "0004.png", "0005.png"];
+    let lines = names.map(|name| output.join(name).display().to_string()).join("\n") + "\n";
+    assert_eq!(stdout(&made), lines);
+    assert!(stderr(&made).contains("2 of 6 outputs failed"), "{}", stderr(&made));
+    assert!(stderr(&made).contains("none.png"), "{}", stderr(&made));
+    let read = |name: &str| fs::read(output.join(name)).unwrap();
+    assert_eq!(read("0000.png"), read("0004.png"));
+    assert_ne!(read("0000.png"), read("0001.png"));
+    // Nothing could be made.
+    let mut arguments = vec!["edit", &missing, "--prompt", "night"];
+    arguments.extend(common);
+    arguments.push(output.to_str().unwrap());
+    assert_eq!(tagbrush(&arguments).status.code(), Some(1));
+}
+
+#[test]
+fn prompts_and_modes_of_edits_are_checked_before_the_model_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().display().to_string();
+    let picture = images().join("owl.png").display().to_string();
+    let edit = |more: &[&str]| {
+        let mut arguments = vec!["edit", &picture, &picture[..], "--output", &output];
+        arguments.extend(["--model", "no/such/model/anywhere"]);
+        arguments.extend(more);
+        let made = tagbrush(&arguments);
+        assert_ne!(made.status.code(), Some(0));
+        stderr(&made)
+    };
+    let error = edit(&["--prompt", "a", "--prompt", "b", "--prompt", "c"]);
+    assert!(error.contains("3 prompts for 2 images"), "{error}");
+    let error = edit(&["--prompt", "a", "--prompt", "b", "--mode", "reference"]);
+    assert!(error.contains("2 prompts for one edit"), "{error}");
+    for (option, value) in
+        [("--size", "big"), ("--preset", "fast"), ("--max-memory", "lots"), ("--format", "gif")]
+    {
+        assert!(edit(&["--prompt", "a", option, value]).contains(option), "{option}");
+    }
+    let error = edit(&["--prompt", "a"]);
+    assert!(error.contains("model_not_found"), "{error}");
+}

@@ -55,6 +55,8 @@ pub struct EditRequest {
     pub prompt: String,
     /// What to move away from.
     pub negative_prompt: NegativePrompt,
+    /// The seed of its first variant, in place of [`EditOptions::seed`].
+    pub seed: Option<u64>,
 }
 
 impl EditRequest {
@@ -72,6 +74,7 @@ impl EditRequest {
             images: images.into_iter().map(Into::into).collect(),
             prompt: prompt.into(),
             negative_prompt: NegativePrompt::default(),
+            seed: None,
         }
     }
 
@@ -84,6 +87,13 @@ impl EditRequest {
     #[must_use]
     pub fn negative_prompt(mut self, prompt: impl Into<NegativePrompt>) -> Self {
         self.negative_prompt = prompt.into();
+        self
+    }
+
+    /// The same request with a seed of its own.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 

@@ -37,10 +37,13 @@ struct Run<'a> {
     model: &'a Model,
     options: &'a EditOptions,
     resolved: Resolved,
-    seed: u64,
+    /// Of the first variant of every request.
+    seeds: Vec<u64>,
     control: &'a Control,
-    steps_done: usize,
+    /// Steps of all outputs, those that are done or will not be made, and those that were computed.
     steps: usize,
+    steps_done: usize,
+    computed: u32,
     start: Instant,
 }
 
@@ -55,14 +58,16 @@ pub(super) fn run(
     let resolved = options.resolve(&model.recipe, model.grid)?;
     let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * resolved.recipe.steps;
+    let seed = options.seed.unwrap_or_else(drawn_seed);
     let mut run = Run {
         model,
         options,
         resolved,
-        seed: options.seed.unwrap_or_else(drawn_seed),
+        seeds: requests.iter().map(|request| request.seed.unwrap_or(seed)).collect(),
         control,
-        steps_done: 0,
         steps,
+        steps_done: 0,
+        computed: 0,
         start: Instant::now(),
     };
     for (i, requests) in requests.chunks(WINDOW).enumerate() {
@@ -87,6 +92,8 @@ impl Run<'_> {
             return fail(&error, deliver);
         }
         let batch = Batch::new(self.model, requests, first, &self.resolved);
+        let failed = batch.edits.iter().filter(|edit| edit.is_err()).count();
+        self.steps_done += failed * n * self.resolved.recipe.steps;
         let conditions = match self.conditions(&batch) {
             Ok(conditions) => conditions,
             Err(error) => return fail(&error, deliver),
@@ -124,6 +131,10 @@ impl Run<'_> {
             give(until, &mut made.into_iter(), deliver);
         }
         give(requests.len() * n, &mut std::iter::empty(), deliver);
+    }
+
+    fn seed(&self, request: usize, variant: usize) -> u64 {
+        self.seeds[request].wrapping_add(variant as u64)
     }
 
     /// Tokens of one pass. Where blocks are read again in every pass, a pass should have many.
@@ -232,8 +243,7 @@ impl Run<'_> {
                 .reshape((1, rows, columns, ()))
                 .and_then(|tokens| vae.decode(&unpack(&tokens)?)?.squeeze(0))
                 .map_err(|e| classify(e, "cannot decode a picture"))?;
-            let request = first + i;
-            let seed = self.seed.wrapping_add(*variant as u64);
+            let (request, seed) = (first + i, self.seed(first + i, *variant));
             Edited::new(&values, request, *variant, seed, self.options.keep_values)
         });
         decoded.collect()
@@ -252,8 +262,8 @@ impl Run<'_> {
         let network = model.transformer(beside)?;
         let mut samples = outputs
             .iter()
-            .map(|(_, variant, condition, schedule)| {
-                let seed = self.seed.wrapping_add(*variant as u64);
+            .map(|(i, variant, condition, schedule)| {
+                let seed = self.seed(first + i, *variant);
                 let guidance = self.resolved.recipe.true_cfg_scale;
                 Ok(Sample {
                     latents: model
@@ -271,13 +281,10 @@ impl Run<'_> {
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
         let mut watch = |step: &Step<'_>| {
             self.steps_done += 1;
-            let passed = self.start.elapsed();
+            self.computed += 1;
             let left = self.steps.saturating_sub(self.steps_done) as u32;
-            control.report_with(
-                self.steps_done,
-                Some(self.steps),
-                Some(passed / self.steps_done as u32 * left),
-            );
+            let left = self.start.elapsed() / self.computed * left;
+            control.report_with(self.steps_done, Some(self.steps), Some(left));
             let (i, variant, condition, schedule) = outputs[step.sample];
             if let Some(colours) = &colours
                 && let Ok((width, height, pixels)) = preview(colours, step, condition.target)

@@ -213,6 +213,12 @@ fn a_batch_gives_what_its_edits_give_alone_in_order() {
     }
     println!("batch against singles: {largest:.1e}");
     assert!(largest <= 1e-5, "{largest}");
+    // A request may have a seed of its own.
+    let mut seeded = requests();
+    seeded[1].seed = Some(12);
+    let seeded = pipeline.edit_batch(&seeded[..2], &self::options(), &Control::new()).unwrap();
+    assert_eq!(seeded[0].as_ref().unwrap().image, batch[0].image);
+    assert_eq!(seeded[1].as_ref().unwrap().image, batch[3].image);
     // Variants and prompts do matter.
     assert_ne!(batch[0].image, batch[1].image);
     assert_ne!(batch[0].image, batch[4].image);

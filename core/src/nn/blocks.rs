@@ -68,3 +68,58 @@ impl<B: Send> Blocks<B> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::weights::Weights;
+
+    fn weights(blocks: impl Iterator<Item = usize>) -> Weights {
+        let tensors = blocks.map(|i| {
+            let value = Tensor::new(&[i as f32, 1.0], &Device::Cpu).unwrap();
+            (format!("blocks.{i}.weight"), value)
+        });
+        Weights::made(tensors.collect(), "made".to_owned(), &Device::Cpu, DType::F32)
+    }
+
+    fn load(weights: &Weights, keep: usize) -> error::Result<Blocks<Tensor>> {
+        Blocks::load(&weights.root().at("blocks"), 5, keep, |_, scope| scope.get(2, "weight"))
+    }
+
+    #[test]
+    fn blocks_run_in_order_whether_they_stay_or_not() {
+        for keep in [0, 1, 3, 5, usize::MAX] {
+            let weights = weights(0..5);
+            let blocks = load(&weights, keep).unwrap();
+            weights.check_all_taken(|_| false).unwrap();
+            for _ in 0..2 {
+                let mut seen = Vec::new();
+                let run = blocks.for_each(|i, block| {
+                    seen.push((i, block.to_vec1::<f32>()?[0] as usize));
+                    Ok(())
+                });
+                run.unwrap();
+                assert_eq!(seen, [0, 1, 2, 3, 4].map(|i| (i, i)));
+            }
+            let mut count = 0;
+            let stopped = blocks.for_each(|i, _| {
+                count += 1;
+                if i == 3 { candle_core::bail!("stop") } else { Ok(()) }
+            });
+            assert!(stopped.is_err() && count == 4);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_found_before_anything_runs() {
+        for missing in 0..5 {
+            let weights = weights((0..5).filter(|i| *i != missing));
+            for keep in [0, 2, 5] {
+                let error = load(&weights, keep).err().unwrap();
+                assert!(error.to_string().contains(&format!("blocks.{missing}.weight")), "{error}");
+            }
+        }
+    }
+}

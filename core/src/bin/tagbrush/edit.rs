@@ -208,8 +208,7 @@ impl EditCommand {
 
     /// One request for each image, or one for all.
     fn requests(&self) -> Result<Vec<EditRequest>> {
-        let found = find_pictures(&self.images, &ScanOptions::default().recursive(self.recursive))?;
-        let images: Vec<PathBuf> = found.into_iter().map(|found| found.path).collect();
+        let images = self.images()?;
         let invalid = |field: &'static str, message: String| {
             Error::new(ErrorKind::InvalidInput, message).with("field", field)
         };
@@ -241,6 +240,21 @@ impl EditCommand {
             Some(text) => NegativePrompt::from(text),
         };
         Ok(requests.into_iter().map(|request| request.negative_prompt(negative.clone())).collect())
+    }
+
+    /// The images in the order that they are given. One may be given twice, for two instructions.
+    fn images(&self) -> Result<Vec<PathBuf>> {
+        let scan = ScanOptions::default().recursive(self.recursive);
+        let mut images = Vec::new();
+        for path in &self.images {
+            if path.is_dir() {
+                let found = find_pictures(std::slice::from_ref(path), &scan)?;
+                images.extend(found.into_iter().map(|found| found.path));
+            } else {
+                images.push(path.clone());
+            }
+        }
+        Ok(images)
     }
 
     fn announce(&self, pipeline: &EditPipeline, options: &EditOptions) {
