@@ -4,18 +4,19 @@
 //! The fuzz crate (`fuzz/` at the root) calls them through the feature `fuzzing`; the tests replay
 //! its corpus and mutations of it through the same functions in every run. A reader of another
 //! format joins by adding a function here, a line to [`TARGETS`], a file to `fuzz/fuzz_targets` and
-//! a folder of seeds to `fuzz/corpus`. GGUF, LoRA and sharded checkpoints have no reader yet.
+//! a folder of seeds to `fuzz/corpus`.
 
 #![cfg_attr(not(feature = "fuzzing"), allow(unreachable_pub))] // Without it only tests use this.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 
 use crate::limits::Limits;
 use crate::pixels::{DecodeOptions, Image, apply_steps, decode_unguarded, resize_padded};
 use crate::tagger;
-use crate::weights::{SafeTensorsFile, Source, Weights, onnx};
+use crate::weights::{Adapted, GgufFile, Lora, SafeTensorsFile, Scaled, Source, Weights, onnx};
 
 #[cfg(test)]
 mod replay;
@@ -27,7 +28,9 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("decode", decode),
+    ("gguf", gguf),
     ("labels", labels),
+    ("lora", lora),
     ("onnx", onnx),
     ("safetensors", safetensors),
 ];
@@ -85,12 +88,46 @@ pub fn onnx(data: &[u8]) {
     assert!(imported.config.is_object() && !imported.tensors.is_empty());
 }
 
-/// Reads a checkpoint and copies every tensor out.
+/// Reads a checkpoint and copies every tensor out, as they are and with their scales.
 pub fn safetensors(data: &[u8]) {
+    let open = || SafeTensorsFile::from_bytes(data.to_vec(), "fuzz");
+    let Ok(file) = open() else { return };
+    load_all(&file);
+    if let Ok(file) = open().and_then(Scaled::new) {
+        load_all(&file);
+    }
+}
+
+/// Reads a GGUF file and expands every tensor.
+pub fn gguf(data: &[u8]) {
+    if let Ok(file) = GgufFile::from_bytes(data.to_vec(), "fuzz") {
+        load_all(&file);
+    }
+}
+
+/// Reads a LoRA file for a small network, and applies it.
+pub fn lora(data: &[u8]) {
+    let layers = [
+        ("transformer_blocks.0.attn.to_q", [32, 32]),
+        ("transformer_blocks.1.attn.add_k_proj", [32, 32]),
+        ("txt_in", [32, 20]),
+    ];
+    let tensors = layers.map(|(name, shape)| {
+        let weight = Tensor::ones(&shape, DType::F32, &Device::Cpu);
+        (format!("{name}.weight"), weight.expect("a small tensor"))
+    });
+    let base = Weights::made(tensors.into(), "fuzz".to_owned(), &Device::Cpu, DType::F32).source();
     let Ok(file) = SafeTensorsFile::from_bytes(data.to_vec(), "fuzz") else { return };
-    for name in file.names() {
-        if let Ok(tensor) = file.load(&name, DType::F32, &Device::Cpu) {
-            assert_eq!(file.shape(&name).as_deref(), Some(tensor.dims()));
+    let Ok(lora) = Lora::new(file, &*base) else { return };
+    if let Ok(adapted) = Adapted::new(base, vec![(Arc::new(lora), 0.5)]) {
+        load_all(&adapted);
+    }
+}
+
+fn load_all(source: &dyn Source) {
+    for name in source.names() {
+        if let Ok(tensor) = source.load(&name, DType::F32, &Device::Cpu) {
+            assert_eq!(source.shape(&name).as_deref(), Some(tensor.dims()));
         }
     }
 }

@@ -95,6 +95,16 @@ impl Weights {
         Self::new(Arc::new(Made { tensors, origin }), device, dtype)
     }
 
+    /// Where the tensors come from.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        match &self.store {
+            Store::Source(source) => Arc::clone(source),
+            #[cfg(test)]
+            Store::Random(_) => unreachable!("random weights have no source"),
+        }
+    }
+
     /// Whatever tensors a network asks for, out of a seed.
     #[cfg(test)]
     pub(crate) fn random(seed: u64, device: &Device, dtype: DType) -> Self {

@@ -46,7 +46,7 @@ impl GgufFile {
     }
 
     /// Checks a file that is already in memory; `origin` is what error messages call it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn from_bytes(
         bytes: impl Into<Cow<'static, [u8]>>,
         origin: impl Into<String>,

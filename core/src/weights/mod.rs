@@ -33,4 +33,4 @@ pub(crate) use onnx::Imported;
 pub(crate) use open::Opened;
 pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use safetensors::SafeTensorsFile;
+pub(crate) use {gguf::GgufFile, safetensors::SafeTensorsFile, scaled::Scaled};
