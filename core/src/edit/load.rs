@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use candle_core::DType;
 use serde_json::{Value, json};
 
+use super::demo;
 use super::memory::{Bytes, Slot};
 use super::prompt::PromptEncoder;
 use super::recipe::{self, Recipe};
@@ -27,6 +28,8 @@ use crate::weights::{
 const TRANSFORMER: &str = "transformer";
 const TEXT_ENCODER: &str = "text_encoder";
 const VAE: &str = "vae";
+/// A layer whose type is that of the file: small ones may be stored in more bits.
+const LARGE_LAYER: &str = "transformer_blocks.0.img_mlp.net.0.proj.weight";
 
 /// The vision part and the language model.
 pub(super) struct TextEncoder {
@@ -38,12 +41,9 @@ pub(super) struct TextEncoder {
 pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Model> {
     options.check()?;
     let cache_dir = options.cache_dir.as_deref();
-    let dir = hub::locate(model, Task::Edit, DEMO, cache_dir, options.offline)?;
+    let dir = hub::locate(model, Task::Edit, demo::FILES, cache_dir, options.offline)?;
     load_dir(&dir, options).context("model", model)
 }
-
-/// The demo model.
-const DEMO: Option<hub::Embedded> = None;
 
 fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
     let recipe = read(dir, recipe::FILE, Recipe::parse)?;
@@ -240,7 +240,7 @@ fn place(options: &LoadOptions, transformer: &dyn Source) -> Result<Placement> {
             )
             .with("field", "precision"));
         }
-        Precision::Auto => match transformer.stored("img_in.weight") {
+        Precision::Auto => match transformer.stored(LARGE_LAYER) {
             Some(DType::F32) => Precision::F32,
             _ => Precision::Bf16,
         },

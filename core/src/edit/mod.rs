@@ -1,5 +1,6 @@
 //! Editing pictures by instruction: Qwen-Image-Edit and its successors.
 
+mod demo;
 mod denoiser;
 mod encode;
 mod load;
