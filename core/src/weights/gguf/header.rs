@@ -127,8 +127,10 @@ impl Stated {
         if !offset.is_multiple_of(alignment as usize) {
             return Err(invalid(format!("its data starts at {offset}, not at a {alignment}th")));
         }
-        let count = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size));
-        let count = count.ok_or_else(|| invalid(format!("shape {shape:?} is too large")))?;
+        // Sizes of 0 do not hide what overflows beside them.
+        let most = shape.iter().try_fold(1usize, |count, size| count.checked_mul((*size).max(1)));
+        let most = most.ok_or_else(|| invalid(format!("shape {shape:?} is too large")))?;
+        let count = if shape.contains(&0) { 0 } else { most };
         // Blocks go along rows, the dimension that is written first.
         let block = kind.block_size();
         if !shape.first().unwrap_or(&1).is_multiple_of(block) {

@@ -199,7 +199,13 @@ fn counts_and_lengths_beyond_the_file_are_refused_before_memory_is_taken() {
 
 #[test]
 fn shapes_that_overflow_are_refused() {
-    for dims in [&[1 << 32, 1 << 32][..], &[u64::MAX, 2], &[1 << 62, 4], &[1 << 21; 4]] {
+    for dims in [
+        &[1 << 32, 1 << 32][..],
+        &[u64::MAX, 2],
+        &[1 << 62, 4],
+        &[1 << 21; 4],
+        &[0, 1 << 40, 1 << 40],
+    ] {
         Forged::of(&[info("a", dims, 0, 0)]).refused("a");
         Forged::of(&[info("a", dims, 12, 0)]).refused("a");
     }
