@@ -1,0 +1,320 @@
+"""Trains the transformer and the text encoder of the demo edit model together.
+
+    python core/demo/training/edit_pool.py --work WORK
+    python core/demo/training/edit_autoencoder.py --work WORK --minutes 15
+    python core/demo/training/edit_train.py --work WORK --minutes 75 --out core/demo/edit
+
+Everything that has to be kept lies in WORK, and a run that was stopped goes on where
+it was. The rate follows the part of the minutes that has passed; a number in
+WORK/minutes overrides them at any time. The folder is written whenever the state
+is saved."""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms.v2 import functional as resizing
+
+import edit_autoencoder as single
+import edit_folder
+import edit_forward as fast
+from edit_judge import judge
+from edit_muon import Muon
+from edit_networks import autoencoder, scheduler, text_encoder, transformer
+from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, pair
+from edit_pool import COLOUR, EDIT, SHAPE
+from edit_words import COLOURS, EDITS, SHAPES, instruction, tokenizer
+
+RATE = 2e-3
+# Of each size: its part of the batches, and its patches for the vision part.
+SIZES = {SQUARE: (0.9, (4, 4)), WIDE: (0.05, (4, 6)), TALL: (0.05, (6, 4))}
+LONGEST = 16  # tokens behind the picture's, of any instruction
+WITHOUT = 0.06  # part of the samples with an empty instruction
+STEPS = 8
+
+
+def vision_bytes(pictures, patches):
+    """Pictures (batch, height, width, 3) at the size of the vision part."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    size = [n * fast.PATCH for n in patches]
+    return resizing.resize(x, size, resizing.InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1)
+
+
+class Pool:
+    """Pairs of one size, as the networks take them."""
+
+    def __init__(self, arrays, vae, latents, patches, limit):
+        pictures = arrays["pictures"][:limit]
+        mean, std = (torch.tensor(latents[n])[:, None, None] for n in ("latents_mean", "latents_std"))
+        encode = torch.compile(single.encode, dynamic=False)
+        with torch.no_grad():
+            z = [[], []]
+            for start in range(0, len(pictures), 250):
+                for side in range(2):
+                    x = single.pictures(pictures[start : start + 250, side])
+                    z[side].append(fast.pack((encode(vae, x)[0] - mean) / std).half())
+        self.before, self.after = (torch.cat(part) for part in z)
+        self.seen = torch.cat([vision_bytes(part, patches) for part in np.array_split(pictures[:, 0], 64)])
+        self.cover = torch.from_numpy(arrays["cover"][:limit])
+        self.asked = torch.from_numpy(arrays["asked"][:limit]).long()
+        self.patches, (rows, columns) = patches, self.cover.shape[2:]
+        self.grid = rows // 2, columns // 2
+
+    def __len__(self):
+        return len(self.before)
+
+
+def pool_of(work, size, vae, latents, patches):
+    path = work / "latents-{}x{}.pt".format(*size)
+    if not path.exists():
+        arrays = np.load(work / "pool-{}x{}.npz".format(*size))
+        torch.save(Pool(arrays, vae, latents, patches, 32_000 if size == SQUARE else 3_000), path)
+    return torch.load(path, weights_only=False)
+
+
+class Networks(nn.Module):
+    """The two networks, and heads that only help them to learn: one reads the
+    instruction off the text, one finds the shapes in the reference, one the
+    place of the edit in both pictures."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.transformer, self.text_encoder = transformer(), text_encoder(words)
+        text, width = self.transformer.config.joint_attention_dim, self.transformer.inner_dim
+        self.read = nn.Linear(text, len(EDITS) + len(SHAPES) + len(COLOURS))
+        self.find = nn.Linear(width, 4 * len(SHAPES))
+        self.place = nn.Linear(width, 4)
+
+    def optimisers(self):
+        """Muon for the matrices inside the blocks, AdamW for the rest."""
+        inside = lambda n: ("_blocks." in n and "_mod." not in n) or ".layers." in n or ".visual.blocks." in n
+        named = [(n, p) for n, p in self.named_parameters() if "lm_head" not in n]
+        matrices = [p for n, p in named if p.ndim == 2 and inside(n)]
+        kept = {id(p) for p in matrices}
+        others = [p for _, p in named if id(p) not in kept]
+        return [
+            Muon(matrices, lr=RATE, weight_decay=0.01),
+            torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+
+
+class Setting:
+    """What does not change for pictures of one size."""
+
+    def __init__(self, words, networks, patches, grid):
+        self.chat = fast.Chat(words, patches[0] // 2, patches[1] // 2, LONGEST)
+        self.patches, self.grid = patches, grid
+        _, seen = self.chat.batch([[0]])
+        self.angles = fast.rotations(networks.transformer, *grid, seen.shape[1])
+        processor = edit_folder.image_processor()
+        self.mean, self.std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+
+    def words(self, networks, seen, rests, layer=fast.text_layer):
+        model = networks.text_encoder.model
+        x = fast.patches(seen, self.mean, self.std)
+        picture = fast.vision(model.visual, x, *self.patches).float()
+        ids, mask = self.chat.batch(rests)
+        return fast.text(model.language_model, self.chat, picture, ids, layer), mask
+
+
+def ask(rng, asked, chat, cache):
+    """An instruction for each row, as tokens; some are empty."""
+    rests = []
+    for edit, shape, colour in asked.tolist():
+        text = " "
+        if rng.random() >= WITHOUT:
+            shape, colour = (list(names)[k] if k >= 0 else None for names, k in ((SHAPES, shape), (COLOURS, colour)))
+            text = instruction(rng, rng.choice(["en", "zh"]), EDITS[edit], shape, colour)
+        if text not in cache:
+            cache[text] = chat.rest(text)
+        rests.append(cache[text])
+    return rests
+
+
+def times(n, late):
+    """Much noise for the most part, where the answer must come from the
+    instruction; evenly spread towards the end."""
+    t = torch.sigmoid(0.8 + 1.2 * torch.randn(n))
+    u = torch.rand(n)
+    t = torch.where(u < 0.5 * late, torch.rand(n), t)
+    return torch.where(u > 0.75, 1 - 0.03 * torch.rand(n), t).clamp(0.002, 1)
+
+
+def cells(cover):
+    """Four numbers per token from one per square of 8 x 8 pixels."""
+    return fast.pack(cover.float() / 255)
+
+
+def hints(networks, pool, at, rests, words, mask, inner):
+    """The losses of the heads."""
+    asked = pool.asked[at]
+    last = mask.sum(1) - 1
+    logits = networks.read(words[torch.arange(len(words)), last]).split([len(EDITS), len(SHAPES), len(COLOURS)], 1)
+    given = torch.tensor([len(r) > 7 or r[1] != networks.blank for r in rests])
+    goals = [torch.where(given, asked[:, k], -1) for k in (EDIT, SHAPE, COLOUR)]
+    loss = sum(F.cross_entropy(a, b, ignore_index=-1, reduction="sum") / len(words) for a, b in zip(logits, goals))
+    cover = pool.cover[at]
+    half = inner[0].shape[1] // 2
+    found = networks.find(inner[1][:, half:]).float()
+    loss = loss + 2 * F.binary_cross_entropy_with_logits(found, cells(cover))
+    union = cover.sum(1, dtype=torch.int32).clamp(max=255).to(torch.uint8)
+    shape = cover[torch.arange(len(cover)), asked[:, SHAPE].clamp(min=0)]
+    edit = asked[:, EDIT, None, None]
+    change = torch.where(edit == EDITS.index("background"), 255 - union, torch.where(edit == EDITS.index("grey"), 255, shape))
+    goal = cells(change[:, None]).repeat(1, 2, 1)
+    place = F.binary_cross_entropy_with_logits(networks.place(inner[2]).float(), goal, reduction="none").mean((1, 2))
+    return loss + 2 * (place * given).mean()
+
+
+def loss_of(networks, setting, pool, at, rests, late, block, layer):
+    before, after = pool.before[at].float(), pool.after[at].float()
+    noise, t = torch.randn(after.shape), times(len(at), late)
+    x = (1 - t[:, None, None]) * after + t[:, None, None] * noise
+    with torch.autocast("cpu", torch.bfloat16):
+        words, mask = setting.words(networks, pool.seen[at], rests, layer)
+        v, inner = fast.transformer(networks.transformer, x, before, words, mask, t, setting.angles, block)
+        help_ = hints(networks, pool, at, rests, words.float(), mask, inner)
+    shapes = cells(pool.cover[at].sum(1, keepdim=True, dtype=torch.int32).clamp(max=255)).amax(-1, keepdim=True) > 0.02
+    weight = torch.where(shapes, 1.5, 1.0)
+    error = (v - (noise - after)).square()
+    return (error * weight).mean() / weight.mean(), help_, error.mean().item()
+
+
+@torch.no_grad()
+def edited(networks, setting, vae, latents, before, seen, rests, steps=STEPS):
+    """The pictures behind the edits, as the pipeline makes them."""
+    plan = scheduler()
+    tokens = before.shape[1]
+    slope = (plan.config.max_shift - plan.config.base_shift) / (plan.config.max_image_seq_len - plan.config.base_image_seq_len)
+    mu = plan.config.base_shift + slope * (tokens - plan.config.base_image_seq_len)
+    plan.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
+    words, mask = setting.words(networks, seen, rests)
+    x = torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
+    for t, now, then in zip(plan.timesteps, plan.sigmas, plan.sigmas[1:]):
+        v, _ = fast.transformer(networks.transformer, x, before, words, mask, (t / 1000).expand(len(x)), setting.angles)
+        x = x + (then - now) * v
+    mean, std = (torch.tensor(latents[n])[:, None, None] for n in ("latents_mean", "latents_std"))
+    y = single.decode(vae, fast.unpack(x, *setting.grid) * std + mean).clamp(-1, 1)
+    return ((y + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+class Exam:
+    """Held-out pairs, to see how far the training has come."""
+
+    def __init__(self, count, vae, latents, setting):
+        self.pairs = [pair(HELD_OUT + 500_000 + k) for k in range(count)]
+        arrays = np.stack([np.asarray(p.before) for p in self.pairs])
+        mean, std = (torch.tensor(latents[n])[:, None, None] for n in ("latents_mean", "latents_std"))
+        with torch.no_grad():
+            self.before = fast.pack((single.encode(vae, single.pictures(arrays))[0] - mean) / std)
+        self.seen = vision_bytes(arrays, setting.patches)
+        self.rests = [setting.chat.rest(p.prompt) for p in self.pairs]
+
+    def mark(self, networks, setting, vae, latents):
+        made = edited(networks, setting, vae, latents, self.before, self.seen, self.rests)
+        rows = [(p.edit.kind, *judge(p, y)) for p, y in zip(self.pairs, made)]
+        for kind in (*EDITS, None):
+            part = np.array([row[1:] for row in rows if kind in (None, row[0])])
+            done = part.all(1).mean()
+            print(f"   {kind or 'all':10} {len(part):3} change {part[:, 0].mean():.2f} kept {part[:, 1].mean():.2f} both {done:.3f}", flush=True)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    options.add_argument("--minutes", type=float, default=75)
+    options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--threads", type=int, default=2)
+    args = options.parse_args()
+    torch.set_num_threads(args.threads)
+
+    latents = torch.load(args.work / "vae.pt")
+    vae = autoencoder()
+    vae.load_state_dict(latents["vae"])
+    pools = {size: pool_of(args.work, size, vae, latents, patches) for size, (_, patches) in SIZES.items()}
+    torch.manual_seed(7)
+    words = tokenizer()
+    networks = Networks(words)
+    networks.blank = words(" ")["input_ids"][0]
+    opts = networks.optimisers()
+    settings = {size: Setting(words, networks, pool.patches, pool.grid) for size, pool in pools.items()}
+    average = {k: v.detach().clone() for k, v in networks.state_dict().items()}
+    step, spent, path = 0, 0.0, args.work / "train.pt"
+    if path.exists():
+        kept = torch.load(path)
+        networks.load_state_dict(kept["raw"])
+        average, step, spent = kept["average"], kept["step"], kept["spent"]
+        for opt, state in zip(opts, kept["opts"]):
+            opt.load_state_dict(state)
+    edit_folder.write(args.out, latents, average_of(average))
+    rng, generator, cache = random.Random(step), np.random.default_rng(step), {}
+    torch.manual_seed(step)
+    exam = Exam(160, vae, latents, settings[SQUARE])
+    block, layer = (torch.compile(f, dynamic=False) for f in (fast.block_forward, fast.text_layer))
+    names = [n for n in average if average[n].is_floating_point()]
+    state = networks.state_dict()
+    old, new = [average[n] for n in names], [state[n] for n in names]
+    budget, at_once, shown, saved, marked = args.minutes * 60, time.time(), [], time.time(), time.time()
+
+    def save():
+        torch.save({"raw": networks.state_dict(), "average": average, "step": step, "spent": spent, "opts": [o.state_dict() for o in opts]}, path)
+        edit_folder.write(args.out, latents, average_of(average))
+
+    while True:
+        override = args.work / "minutes"
+        if step % 20 == 0 and override.exists():
+            budget = float(override.read_text() or budget / 60) * 60
+        done = spent / budget
+        if done >= 1:
+            break
+        size = list(SIZES)[generator.choice(len(SIZES), p=[part for part, _ in SIZES.values()])]
+        pool = pools[size]
+        at = torch.from_numpy(generator.integers(len(pool), size=args.batch))
+        rests = ask(rng, pool.asked[at], settings[size].chat, cache)
+        late = max(0.0, done * 3 - 2)
+        loss, help_, error = loss_of(networks, settings[size], pool, at, rests, late, block, layer)
+        for opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = RATE * min(1, (step + 1) / 100) * min(1, max(0.02, 2 * (1 - done)))
+            opt.zero_grad(set_to_none=True)
+        (loss + 0.1 * max(0.1, 1 - done / 0.7) * help_).backward()
+        torch.nn.utils.clip_grad_norm_([p for o in opts for g in o.param_groups for p in g["params"]], 1.0)
+        for opt in opts:
+            opt.step()
+        step += 1
+        with torch.no_grad():
+            torch._foreach_lerp_(old, new, 1 - min(0.998, (step + 1) / (step + 10)))
+        shown.append((error, help_.item()))
+        now = time.time()
+        passed, at_once = now - at_once, now
+        spent += passed
+        if step % 50 == 0:
+            v, h = np.mean(shown, 0)
+            print(f"step {step} v {v:.4f} hints {h:.3f} {passed * 1000:.0f} ms {spent / 60:.1f} min {done:.0%}", flush=True)
+            shown = []
+        if now - marked > 600 or step == 300:
+            shadow = Networks(words)
+            shadow.load_state_dict(average)
+            exam.mark(shadow, settings[SQUARE], vae, latents)
+            marked = now
+        if now - saved > 240:
+            save()
+            saved = now
+    save()
+    shadow = Networks(words)
+    shadow.load_state_dict(average)
+    exam.mark(shadow, settings[SQUARE], vae, latents)
+
+
+def average_of(average):
+    return {k: v for k, v in average.items() if k.startswith(("transformer.", "text_encoder."))}
+
+
+if __name__ == "__main__":
+    main()
