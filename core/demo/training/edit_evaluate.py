@@ -8,7 +8,7 @@ has built in, and the kinds of the tokens, which it does not hand to the text
 encoder, so that their positions would not be those the model was trained with."""
 
 import argparse
-import contextlib
+import importlib
 import json
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as plus
 import numpy as np
 import torch
-from transformers import Qwen2VLProcessor
+from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor
 
 import edit_autoencoder as single
 import edit_card
@@ -24,6 +24,7 @@ from edit_judge import judge
 from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, pair
 from edit_words import EDITS
 
+PARTS = ("transformer", "vae", "scheduler", "tokenizer", "text_encoder")
 COUNTS = {SQUARE: 320, WIDE: 40, TALL: 40}
 
 
@@ -31,10 +32,9 @@ def load(folder):
     """The pipeline of a model folder, with the folder's own reference sizes."""
     index = json.loads((folder / "model_index.json").read_text())
     sizes = index["tagbrush"]
-    from_folder = lambda name: getattr(__import__(index[name][0]), index[name][1]).from_pretrained(folder / name)
-    processor = Qwen2VLProcessor(from_image_processor(folder), from_folder("tokenizer"))
-    parts = {name: from_folder(name) for name in ("transformer", "vae", "scheduler", "tokenizer", "text_encoder")}
-    pipe = plus.QwenImageEditPlusPipeline(processor=processor, **parts)
+    parts = {name: getattr(importlib.import_module(index[name][0]), index[name][1]).from_pretrained(folder / name) for name in PARTS}
+    images = Qwen2VLImageProcessor.from_pretrained(folder / "processor")
+    pipe = plus.QwenImageEditPlusPipeline(processor=Qwen2VLProcessor(images, parts["tokenizer"]), **parts)
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.float().eval()
 
@@ -50,28 +50,21 @@ def load(folder):
     return pipe, sizes
 
 
-def from_image_processor(folder):
-    from transformers import Qwen2VLImageProcessor
-
-    return Qwen2VLImageProcessor.from_pretrained(folder / "processor")
-
-
 @torch.no_grad()
 def edit(pipe, sizes, picture, prompt, seed=0, steps=None, scale=None):
     """The picture behind an edit, at the size the model works at."""
     scale = sizes["true_cfg_scale"] if scale is None else scale
     width, height = plus.calculate_dimensions(sizes["reference_area"], picture.width / picture.height)
-    with contextlib.redirect_stdout(None):
-        made = pipe(
-            image=picture,
-            prompt=prompt,
-            negative_prompt=" " if scale > 1 else None,
-            true_cfg_scale=scale,
-            num_inference_steps=steps or sizes["steps"],
-            width=width,
-            height=height,
-            generator=torch.Generator().manual_seed(seed),
-        )
+    made = pipe(
+        image=[picture],
+        prompt=prompt,
+        negative_prompt=" " if scale > 1 else None,
+        true_cfg_scale=scale,
+        num_inference_steps=steps or sizes["steps"],
+        width=width,
+        height=height,
+        generator=torch.Generator().manual_seed(seed),
+    )
     return made.images[0]
 
 
@@ -120,7 +113,8 @@ def main():
     for name, value in result.items():
         print(f"{name:12}", " ".join(f"{v:.3f}" for v in np.atleast_1d(value)))
     if args.card:
-        args.card.write_text(edit_card.text(args.model, result, json.loads(args.training.read_text())))
+        size = sum(file.stat().st_size for file in args.model.rglob("*.safetensors"))
+        args.card.write_text(edit_card.text(pipe, size, result, json.loads(args.training.read_text()), sizes))
 
 
 if __name__ == "__main__":

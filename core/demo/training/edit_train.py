@@ -10,12 +10,15 @@ WORK/minutes overrides them at any time. The folder is written whenever the stat
 is saved."""
 
 import argparse
+import json
+import os
 import random
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms.v2 import functional as resizing
@@ -30,7 +33,8 @@ from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, pair
 from edit_pool import COLOUR, EDIT, SHAPE
 from edit_words import COLOURS, EDITS, SHAPES, instruction, tokenizer
 
-RATE = 2e-3
+RATES = 3e-3, 2e-3  # of Muon and of AdamW
+SEVERAL = 0.65  # how often a pair with two shapes is drawn, next to one with one
 # Of each size: its part of the batches, and its patches for the vision part.
 SIZES = {SQUARE: (0.9, (4, 4)), WIDE: (0.05, (4, 6)), TALL: (0.05, (6, 4))}
 LONGEST = 16  # tokens behind the picture's, of any instruction
@@ -62,11 +66,14 @@ class Pool:
         self.seen = torch.cat([vision_bytes(part, patches) for part in np.array_split(pictures[:, 0], 64)])
         self.cover = torch.from_numpy(arrays["cover"][:limit])
         self.asked = torch.from_numpy(arrays["asked"][:limit]).long()
+        several = (self.cover.amax((2, 3)) > 0).sum(1) > 1
+        self.shares = torch.where(several, SEVERAL, 1.0).cumsum(0).numpy()
         self.patches, (rows, columns) = patches, self.cover.shape[2:]
         self.grid = rows // 2, columns // 2
 
-    def __len__(self):
-        return len(self.before)
+    def draw(self, generator, count):
+        """Some pairs; those with one shape, which are easier, more often."""
+        return torch.from_numpy(np.searchsorted(self.shares, generator.random(count) * self.shares[-1]))
 
 
 def pool_of(work, size, vae, latents, patches):
@@ -98,8 +105,8 @@ class Networks(nn.Module):
         kept = {id(p) for p in matrices}
         others = [p for _, p in named if id(p) not in kept]
         return [
-            Muon(matrices, lr=RATE, weight_decay=0.01),
-            torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0),
+            Muon(matrices, lr=RATES[0], weight_decay=0.01),
+            torch.optim.AdamW(others, lr=RATES[1], betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
 
@@ -155,7 +162,7 @@ def hints(networks, pool, at, rests, words, mask, inner):
     asked = pool.asked[at]
     last = mask.sum(1) - 1
     logits = networks.read(words[torch.arange(len(words)), last]).split([len(EDITS), len(SHAPES), len(COLOURS)], 1)
-    given = torch.tensor([len(r) > 7 or r[1] != networks.blank for r in rests])
+    given = torch.tensor([r[1] != networks.blank for r in rests])
     goals = [torch.where(given, asked[:, k], -1) for k in (EDIT, SHAPE, COLOUR)]
     loss = sum(F.cross_entropy(a, b, ignore_index=-1, reduction="sum") / len(words) for a, b in zip(logits, goals))
     cover = pool.cover[at]
@@ -224,25 +231,38 @@ class Exam:
             print(f"   {kind or 'all':10} {len(part):3} change {part[:, 0].mean():.2f} kept {part[:, 1].mean():.2f} both {done:.3f}", flush=True)
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--work", type=Path, required=True)
-    options.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    options.add_argument("--minutes", type=float, default=75)
-    options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--threads", type=int, default=2)
-    args = options.parse_args()
-    torch.set_num_threads(args.threads)
+def shared(params, numbers, ranks):
+    """Averages gradients over the processes, and numbers of the first one."""
+    grads = [p.grad for p in params if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads] + [torch.tensor(numbers, dtype=torch.float32) * ranks])
+    if ranks > 1:
+        dist.all_reduce(flat)
+    flat /= ranks
+    for g, part in zip(grads, flat.split([g.numel() for g in grads] + [len(numbers)])):
+        g.copy_(part.view_as(g))
+    return flat[-len(numbers) :].tolist()
 
-    latents = torch.load(args.work / "vae.pt")
+
+def prepared(work):
+    """The autoencoder, and the pools as it encodes them."""
+    latents = torch.load(work / "vae.pt")
     vae = autoencoder()
     vae.load_state_dict(latents["vae"])
-    pools = {size: pool_of(args.work, size, vae, latents, patches) for size, (_, patches) in SIZES.items()}
+    return latents, vae, {size: pool_of(work, size, vae, latents, patches) for size, (_, patches) in SIZES.items()}
+
+
+def train(rank, args):
+    torch.set_num_threads(1)
+    if args.ranks > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.port)}
+        dist.init_process_group("gloo", rank=rank, world_size=args.ranks)
+    latents, vae, pools = prepared(args.work)
     torch.manual_seed(7)
     words = tokenizer()
     networks = Networks(words)
     networks.blank = words(" ")["input_ids"][0]
     opts = networks.optimisers()
+    params = [p for opt in opts for p in opt.param_groups[0]["params"]]
     settings = {size: Setting(words, networks, pool.patches, pool.grid) for size, pool in pools.items()}
     average = {k: v.detach().clone() for k, v in networks.state_dict().items()}
     step, spent, path = 0, 0.0, args.work / "train.pt"
@@ -252,64 +272,84 @@ def main():
         average, step, spent = kept["average"], kept["step"], kept["spent"]
         for opt, state in zip(opts, kept["opts"]):
             opt.load_state_dict(state)
-    edit_folder.write(args.out, latents, average_of(average))
-    rng, generator, cache = random.Random(step), np.random.default_rng(step), {}
-    torch.manual_seed(step)
-    exam = Exam(160, vae, latents, settings[SQUARE])
+    # Sizes are the same in all processes, so that none waits for another; the pairs differ.
+    sizes, own = np.random.default_rng(step), np.random.default_rng([step, rank])
+    rng, cache = random.Random(f"{step} {rank}"), {}
+    torch.manual_seed(step * 16 + rank)
     block, layer = (torch.compile(f, dynamic=False) for f in (fast.block_forward, fast.text_layer))
     names = [n for n in average if average[n].is_floating_point()]
     state = networks.state_dict()
     old, new = [average[n] for n in names], [state[n] for n in names]
+    exam = Exam(160, vae, latents, settings[SQUARE]) if rank == 0 else None
     budget, at_once, shown, saved, marked = args.minutes * 60, time.time(), [], time.time(), time.time()
 
     def save():
         torch.save({"raw": networks.state_dict(), "average": average, "step": step, "spent": spent, "opts": [o.state_dict() for o in opts]}, path)
+        notes = {"steps": step, "minutes": spent / 60, "batch": args.batch * args.ranks}
+        (args.work / "notes.json").write_text(json.dumps(notes))
         edit_folder.write(args.out, latents, average_of(average))
 
-    while True:
-        override = args.work / "minutes"
-        if step % 20 == 0 and override.exists():
-            budget = float(override.read_text() or budget / 60) * 60
+    def mark():
+        shadow = Networks(words)
+        shadow.load_state_dict(average)
+        exam.mark(shadow, settings[SQUARE], vae, latents)
+
+    if rank == 0:
+        save()
+    while spent < budget:
         done = spent / budget
-        if done >= 1:
-            break
-        size = list(SIZES)[generator.choice(len(SIZES), p=[part for part, _ in SIZES.values()])]
+        size = list(SIZES)[sizes.choice(len(SIZES), p=[part for part, _ in SIZES.values()])]
         pool = pools[size]
-        at = torch.from_numpy(generator.integers(len(pool), size=args.batch))
+        at = pool.draw(own, args.batch)
         rests = ask(rng, pool.asked[at], settings[size].chat, cache)
-        late = max(0.0, done * 3 - 2)
-        loss, help_, error = loss_of(networks, settings[size], pool, at, rests, late, block, layer)
-        for opt in opts:
-            for group in opt.param_groups:
-                group["lr"] = RATE * min(1, (step + 1) / 100) * min(1, max(0.02, 2 * (1 - done)))
+        loss, help_, error = loss_of(networks, settings[size], pool, at, rests, max(0.0, done * 3 - 2), block, layer)
+        for opt, rate in zip(opts, RATES):
+            opt.param_groups[0]["lr"] = rate * min(1, (step + 1) / 100) * min(1, max(0.02, 2 * (1 - done)))
             opt.zero_grad(set_to_none=True)
         (loss + 0.1 * max(0.1, 1 - done / 0.7) * help_).backward()
-        torch.nn.utils.clip_grad_norm_([p for o in opts for g in o.param_groups for p in g["params"]], 1.0)
+        override = args.work / "minutes"
+        if rank == 0 and step % 20 == 0 and override.exists():
+            budget = float(override.read_text() or budget / 60) * 60
+        passed, at_once = time.time() - at_once, time.time()
+        spent, budget = shared(params, [spent + passed, budget] if rank == 0 else [0, 0], args.ranks)
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
         for opt in opts:
             opt.step()
         step += 1
         with torch.no_grad():
             torch._foreach_lerp_(old, new, 1 - min(0.998, (step + 1) / (step + 10)))
-        shown.append((error, help_.item()))
-        now = time.time()
-        passed, at_once = now - at_once, now
-        spent += passed
+        if rank > 0:
+            continue
+        shown.append((error, help_.item(), passed))
         if step % 50 == 0:
-            v, h = np.mean(shown, 0)
-            print(f"step {step} v {v:.4f} hints {h:.3f} {passed * 1000:.0f} ms {spent / 60:.1f} min {done:.0%}", flush=True)
+            v, h, ms = np.mean(shown, 0) * (1, 1, 1000)
+            print(f"step {step} v {v:.4f} hints {h:.3f} {ms:.0f} ms {spent / 60:.1f} min {done:.0%}", flush=True)
             shown = []
-        if now - marked > 600 or step == 300:
-            shadow = Networks(words)
-            shadow.load_state_dict(average)
-            exam.mark(shadow, settings[SQUARE], vae, latents)
-            marked = now
-        if now - saved > 240:
+        if time.time() - marked > 600 or step == 400:
+            mark()
+            marked = time.time()
+        if time.time() - saved > 240:
             save()
-            saved = now
-    save()
-    shadow = Networks(words)
-    shadow.load_state_dict(average)
-    exam.mark(shadow, settings[SQUARE], vae, latents)
+            saved = time.time()
+    if rank == 0:
+        save()
+        mark()
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    options.add_argument("--minutes", type=float, default=70)
+    options.add_argument("--batch", type=int, default=64, help="pairs per step and process")
+    options.add_argument("--ranks", type=int, default=2, help="processes, of one thread each, that share the work")
+    options.add_argument("--port", type=int, default=29517, help="where they talk to each other")
+    args = options.parse_args()
+    prepared(args.work)  # once, so that no process has to wait
+    if args.ranks == 1:
+        train(0, args)
+    else:
+        torch.multiprocessing.spawn(train, (args,), args.ranks)
 
 
 def average_of(average):
