@@ -16,7 +16,6 @@ from pathlib import Path
 import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as plus
 import numpy as np
 import torch
-from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor
 
 import edit_autoencoder as single
 import edit_card
@@ -24,7 +23,7 @@ from edit_judge import judge
 from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, pair
 from edit_words import EDITS
 
-PARTS = ("transformer", "vae", "scheduler", "tokenizer", "text_encoder")
+PARTS = ("transformer", "vae", "scheduler", "tokenizer", "text_encoder", "processor")
 COUNTS = {SQUARE: 320, WIDE: 40, TALL: 40}
 
 
@@ -33,8 +32,7 @@ def load(folder):
     index = json.loads((folder / "model_index.json").read_text())
     sizes = index["tagbrush"]
     parts = {name: getattr(importlib.import_module(index[name][0]), index[name][1]).from_pretrained(folder / name) for name in PARTS}
-    images = Qwen2VLImageProcessor.from_pretrained(folder / "processor")
-    pipe = plus.QwenImageEditPlusPipeline(processor=Qwen2VLProcessor(images, parts["tokenizer"]), **parts)
+    pipe = plus.QwenImageEditPlusPipeline(**parts)
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.float().eval()
 

@@ -2,10 +2,9 @@
 publishes, weights in bfloat16."""
 
 import json
-import shutil
 
 import torch
-from transformers import Qwen2VLImageProcessor
+from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
 from edit_networks import autoencoder, scheduler, text_encoder, transformer
 from edit_words import tokenizer
@@ -46,6 +45,6 @@ def write(out, vae, weights):
         model.to(torch.bfloat16).save_pretrained(out / name)
     scheduler().save_pretrained(out / "scheduler")
     words.save_pretrained(out / "tokenizer")
-    image_processor().save_pretrained(out / "processor")
-    shutil.copy(out / "tokenizer/tokenizer.json", out / "processor/tokenizer.json")
+    for part in (words, image_processor(), Qwen2VLVideoProcessor()):
+        part.save_pretrained(out / "processor")
     (out / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")

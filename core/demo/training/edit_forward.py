@@ -85,7 +85,8 @@ def vision(model, x, rows, columns):
 def positions(length, start, rows, columns):
     """Temporal, row and column position of a prompt's tokens whose picture
     begins at `start` and has so many tokens in each direction."""
-    picture = torch.stack(torch.meshgrid(torch.zeros(1, dtype=torch.long), torch.arange(rows), torch.arange(columns), indexing="ij")).view(3, -1)
+    axes = torch.zeros(1, dtype=torch.long), torch.arange(rows), torch.arange(columns)
+    picture = torch.stack(torch.meshgrid(*axes, indexing="ij")).view(3, -1)
     behind = torch.arange(length - start - rows * columns) + start + max(rows, columns)
     return torch.cat([torch.arange(start).expand(3, -1), picture + start, behind.expand(3, -1)], 1)
 
@@ -102,7 +103,8 @@ def text_layer(layer, heads, groups, x, cos, sin, mask, front):
     b, n, d = x.shape
     attn, size = layer.self_attn, d // heads
     h = rms(x, layer.input_layernorm.weight)
-    q, k, v = linear(h, attn.q_proj, attn.k_proj, attn.v_proj).view(b, n, heads + 2 * groups, size).transpose(1, 2).split([heads, groups, groups], 1)
+    parts = linear(h, attn.q_proj, attn.k_proj, attn.v_proj).view(b, n, heads + 2 * groups, size)
+    q, k, v = parts.transpose(1, 2).split([heads, groups, groups], 1)
     q, k = halves(q.float(), cos, sin), halves(k.float(), cos, sin)
     own = k, v
     if front is not None:
@@ -202,8 +204,10 @@ def block_forward(block, heads, order, last, img, txt, temb, clean, cos, sin, ma
     i = torch.cat([target.expand(-1, half, -1), reference.expand(len(img), half, -1)], 1).float().chunk(6, -1)
     t = block.txt_mod(temb)[:, None].float().chunk(6, -1)
     a = block.attn
-    iq, ik, iv = _queries_keys_values(_modulated(img, i[0], i[1]), a.to_q, a.to_k, a.to_v, a.norm_q, a.norm_k, order, heads)
-    tq, tk, tv = _queries_keys_values(_modulated(txt, t[0], t[1]), a.add_q_proj, a.add_k_proj, a.add_v_proj, a.norm_added_q, a.norm_added_k, order, heads)
+    own = a.to_q, a.to_k, a.to_v, a.norm_q, a.norm_k
+    iq, ik, iv = _queries_keys_values(_modulated(img, i[0], i[1]), *own, order, heads)
+    own = a.add_q_proj, a.add_k_proj, a.add_v_proj, a.norm_added_q, a.norm_added_k
+    tq, tk, tv = _queries_keys_values(_modulated(txt, t[0], t[1]), *own, order, heads)
     q, k = (halves(torch.cat(pair, 2), cos, sin) for pair in ((tq, iq), (tk, ik)))
     mixed = attend(q, k, torch.cat([tv, iv], 2), mask).transpose(1, 2).flatten(2)
     img = img + i[2] * a.to_out[0](mixed[:, n:])

@@ -21,67 +21,17 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torchvision.transforms.v2 import functional as resizing
 
-import edit_autoencoder as single
 import edit_folder
 import edit_forward as fast
-from edit_judge import judge
+from edit_lessons import SIZES, Exam, Setting, ask, prepared
 from edit_muon import Muon
-from edit_networks import autoencoder, scheduler, text_encoder, transformer
-from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, pair
+from edit_networks import text_encoder, transformer
+from edit_pictures import SQUARE
 from edit_pool import COLOUR, EDIT, SHAPE
-from edit_words import COLOURS, EDITS, SHAPES, instruction, tokenizer
+from edit_words import COLOURS, EDITS, SHAPES, tokenizer
 
 RATES = 3e-3, 2e-3  # of Muon and of AdamW
-SEVERAL = 0.65  # how often a pair with two shapes is drawn, next to one with one
-# Of each size: its part of the batches, and its patches for the vision part.
-SIZES = {SQUARE: (0.9, (4, 4)), WIDE: (0.05, (4, 6)), TALL: (0.05, (6, 4))}
-LONGEST = 16  # tokens behind the picture's, of any instruction
-WITHOUT = 0.06  # part of the samples with an empty instruction
-STEPS = 8
-
-
-def vision_bytes(pictures, patches):
-    """Pictures (batch, height, width, 3) at the size of the vision part."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-    size = [n * fast.PATCH for n in patches]
-    return resizing.resize(x, size, resizing.InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1)
-
-
-class Pool:
-    """Pairs of one size, as the networks take them."""
-
-    def __init__(self, arrays, vae, latents, patches, limit):
-        pictures = arrays["pictures"][:limit]
-        mean, std = (torch.tensor(latents[n])[:, None, None] for n in ("latents_mean", "latents_std"))
-        encode = torch.compile(single.encode, dynamic=False)
-        with torch.no_grad():
-            z = [[], []]
-            for start in range(0, len(pictures), 250):
-                for side in range(2):
-                    x = single.pictures(pictures[start : start + 250, side])
-                    z[side].append(fast.pack((encode(vae, x)[0] - mean) / std).half())
-        self.before, self.after = (torch.cat(part) for part in z)
-        self.seen = torch.cat([vision_bytes(part, patches) for part in np.array_split(pictures[:, 0], 64)])
-        self.cover = torch.from_numpy(arrays["cover"][:limit])
-        self.asked = torch.from_numpy(arrays["asked"][:limit]).long()
-        several = (self.cover.amax((2, 3)) > 0).sum(1) > 1
-        self.shares = torch.where(several, SEVERAL, 1.0).cumsum(0).numpy()
-        self.patches, (rows, columns) = patches, self.cover.shape[2:]
-        self.grid = rows // 2, columns // 2
-
-    def draw(self, generator, count):
-        """Some pairs; those with one shape, which are easier, more often."""
-        return torch.from_numpy(np.searchsorted(self.shares, generator.random(count) * self.shares[-1]))
-
-
-def pool_of(work, size, vae, latents, patches):
-    path = work / "latents-{}x{}.pt".format(*size)
-    if not path.exists():
-        arrays = np.load(work / "pool-{}x{}.npz".format(*size))
-        torch.save(Pool(arrays, vae, latents, patches, 32_000 if size == SQUARE else 3_000), path)
-    return torch.load(path, weights_only=False)
 
 
 class Networks(nn.Module):
@@ -108,39 +58,6 @@ class Networks(nn.Module):
             Muon(matrices, lr=RATES[0], weight_decay=0.01),
             torch.optim.AdamW(others, lr=RATES[1], betas=(0.9, 0.98), weight_decay=0.0),
         ]
-
-
-class Setting:
-    """What does not change for pictures of one size."""
-
-    def __init__(self, words, networks, patches, grid):
-        self.chat = fast.Chat(words, patches[0] // 2, patches[1] // 2, LONGEST)
-        self.patches, self.grid = patches, grid
-        _, seen = self.chat.batch([[0]])
-        self.angles = fast.rotations(networks.transformer, *grid, seen.shape[1])
-        processor = edit_folder.image_processor()
-        self.mean, self.std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-
-    def words(self, networks, seen, rests, layer=fast.text_layer):
-        model = networks.text_encoder.model
-        x = fast.patches(seen, self.mean, self.std)
-        picture = fast.vision(model.visual, x, *self.patches).float()
-        ids, mask = self.chat.batch(rests)
-        return fast.text(model.language_model, self.chat, picture, ids, layer), mask
-
-
-def ask(rng, asked, chat, cache):
-    """An instruction for each row, as tokens; some are empty."""
-    rests = []
-    for edit, shape, colour in asked.tolist():
-        text = " "
-        if rng.random() >= WITHOUT:
-            shape, colour = (list(names)[k] if k >= 0 else None for names, k in ((SHAPES, shape), (COLOURS, colour)))
-            text = instruction(rng, rng.choice(["en", "zh"]), EDITS[edit], shape, colour)
-        if text not in cache:
-            cache[text] = chat.rest(text)
-        rests.append(cache[text])
-    return rests
 
 
 def times(n, late):
@@ -172,7 +89,8 @@ def hints(networks, pool, at, rests, words, mask, inner):
     union = cover.sum(1, dtype=torch.int32).clamp(max=255).to(torch.uint8)
     shape = cover[torch.arange(len(cover)), asked[:, SHAPE].clamp(min=0)]
     edit = asked[:, EDIT, None, None]
-    change = torch.where(edit == EDITS.index("background"), 255 - union, torch.where(edit == EDITS.index("grey"), 255, shape))
+    change = torch.where(edit == EDITS.index("grey"), 255, shape)
+    change = torch.where(edit == EDITS.index("background"), 255 - union, change)
     goal = cells(change[:, None]).repeat(1, 2, 1)
     place = F.binary_cross_entropy_with_logits(networks.place(inner[2]).float(), goal, reduction="none").mean((1, 2))
     return loss + 2 * (place * given).mean()
@@ -192,45 +110,6 @@ def loss_of(networks, setting, pool, at, rests, late, block, layer):
     return (error * weight).mean() / weight.mean(), help_, error.mean().item()
 
 
-@torch.no_grad()
-def edited(networks, setting, vae, latents, before, seen, rests, steps=STEPS):
-    """The pictures behind the edits, as the pipeline makes them."""
-    plan = scheduler()
-    tokens = before.shape[1]
-    slope = (plan.config.max_shift - plan.config.base_shift) / (plan.config.max_image_seq_len - plan.config.base_image_seq_len)
-    mu = plan.config.base_shift + slope * (tokens - plan.config.base_image_seq_len)
-    plan.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
-    words, mask = setting.words(networks, seen, rests)
-    x = torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
-    for t, now, then in zip(plan.timesteps, plan.sigmas, plan.sigmas[1:]):
-        v, _ = fast.transformer(networks.transformer, x, before, words, mask, (t / 1000).expand(len(x)), setting.angles)
-        x = x + (then - now) * v
-    mean, std = (torch.tensor(latents[n])[:, None, None] for n in ("latents_mean", "latents_std"))
-    y = single.decode(vae, fast.unpack(x, *setting.grid) * std + mean).clamp(-1, 1)
-    return ((y + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-class Exam:
-    """Held-out pairs, to see how far the training has come."""
-
-    def __init__(self, count, vae, latents, setting):
-        self.pairs = [pair(HELD_OUT + 500_000 + k) for k in range(count)]
-        arrays = np.stack([np.asarray(p.before) for p in self.pairs])
-        mean, std = (torch.tensor(latents[n])[:, None, None] for n in ("latents_mean", "latents_std"))
-        with torch.no_grad():
-            self.before = fast.pack((single.encode(vae, single.pictures(arrays))[0] - mean) / std)
-        self.seen = vision_bytes(arrays, setting.patches)
-        self.rests = [setting.chat.rest(p.prompt) for p in self.pairs]
-
-    def mark(self, networks, setting, vae, latents):
-        made = edited(networks, setting, vae, latents, self.before, self.seen, self.rests)
-        rows = [(p.edit.kind, *judge(p, y)) for p, y in zip(self.pairs, made)]
-        for kind in (*EDITS, None):
-            part = np.array([row[1:] for row in rows if kind in (None, row[0])])
-            done = part.all(1).mean()
-            print(f"   {kind or 'all':10} {len(part):3} change {part[:, 0].mean():.2f} kept {part[:, 1].mean():.2f} both {done:.3f}", flush=True)
-
-
 def shared(params, numbers, ranks):
     """Averages gradients over the processes, and numbers of the first one."""
     grads = [p.grad for p in params if p.grad is not None]
@@ -241,14 +120,6 @@ def shared(params, numbers, ranks):
     for g, part in zip(grads, flat.split([g.numel() for g in grads] + [len(numbers)])):
         g.copy_(part.view_as(g))
     return flat[-len(numbers) :].tolist()
-
-
-def prepared(work):
-    """The autoencoder, and the pools as it encodes them."""
-    latents = torch.load(work / "vae.pt")
-    vae = autoencoder()
-    vae.load_state_dict(latents["vae"])
-    return latents, vae, {size: pool_of(work, size, vae, latents, patches) for size, (_, patches) in SIZES.items()}
 
 
 def train(rank, args):
@@ -284,7 +155,8 @@ def train(rank, args):
     budget, at_once, shown, saved, marked = args.minutes * 60, time.time(), [], time.time(), time.time()
 
     def save():
-        torch.save({"raw": networks.state_dict(), "average": average, "step": step, "spent": spent, "opts": [o.state_dict() for o in opts]}, path)
+        kept = {"raw": networks.state_dict(), "average": average, "step": step, "spent": spent}
+        torch.save(kept | {"opts": [opt.state_dict() for opt in opts]}, path)
         notes = {"steps": step, "minutes": spent / 60, "batch": args.batch * args.ranks}
         (args.work / "notes.json").write_text(json.dumps(notes))
         edit_folder.write(args.out, latents, average_of(average))
@@ -298,7 +170,7 @@ def train(rank, args):
         save()
     while spent < budget:
         done = spent / budget
-        size = list(SIZES)[sizes.choice(len(SIZES), p=[part for part, _ in SIZES.values()])]
+        size = list(SIZES)[sizes.choice(len(SIZES), p=[part for part, *_ in SIZES.values()])]
         pool = pools[size]
         at = pool.draw(own, args.batch)
         rests = ask(rng, pool.asked[at], settings[size].chat, cache)

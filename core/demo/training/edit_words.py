@@ -145,7 +145,8 @@ def tokenizer():
     small.normalizer = normalizers.NFC()
     small.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    small.train_from_iterator(words * 2, trainers.BpeTrainer(vocab_size=4096, min_frequency=2, initial_alphabet=alphabet, show_progress=False))
+    trainer = trainers.BpeTrainer(vocab_size=4096, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+    small.train_from_iterator(words * 2, trainer)
     model = json.loads(small.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
     whole = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, additional_special_tokens=SPECIAL[1:])
