@@ -163,7 +163,7 @@ def main():
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--minutes", type=float, default=15, help="a number in WORK/vae-minutes overrides it at any time")
     options.add_argument("--batch", type=int, default=16)
-    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--threads", type=int, default=1, help="more than the free cores make it much slower")
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(7)
@@ -213,7 +213,8 @@ def main():
         shown.append((loss.item(), psnr(y.detach(), x).mean().item()))
         if step % 50 == 0:
             a, b = np.mean(shown, 0)
-            print(f"step {step} loss {a:.4f} psnr {b:.2f} {(time.time() - began) / (step - start) * 1000:.0f} ms/step {done:.0%}", flush=True)
+            ms = (time.time() - began) / (step - start) * 1000
+            print(f"step {step} loss {a:.4f} psnr {b:.2f} {ms:.0f} ms/step {done:.0%}", flush=True)
             shown = []
         if time.time() - saved > 180:
             print("saved: psnr mean {:.2f} least {:.2f}".format(*save(path, vae, average, step, opts, held)), flush=True)

@@ -56,11 +56,12 @@ on pairs of pictures drawn from seeds, nothing else:
     python core/demo/training/edit_evaluate.py --model core/demo/edit --training WORK/notes.json --card core/demo/edit/README.md
     python core/demo/training/edit_samples.py --model core/demo/edit --out core/demo/edit/samples
 
-First the autoencoder, then the transformer and the text encoder together: {trained:,}
-steps of {batch} pairs with Muon (matrices of the blocks) and AdamW (the rest), {minutes:.0f} minutes
-on one CPU core that was busy with other work as well. Small heads that learn to
-name the edit and to find its place helped; they are not part of the model. The
-training's own forward pass gives the library's numbers (`edit_parity.py`).
+First the autoencoder, {autoencoder_steps:,} steps on parts of 32 x 32 pixels; then the transformer and
+the text encoder together, {trained:,} steps of {batch} pairs with Muon (matrices of the
+blocks) and AdamW (the rest). The latter took {minutes:.0f} minutes on two CPU cores that were busy
+with other work as well. Small heads that learn to name the edit and to find its place
+help; they are not part of the model. The training has a forward pass of its own, which
+gives the library's numbers (`edit_parity.py`).
 
 ## Measured
 
@@ -78,6 +79,10 @@ less than {kept} levels on average.
 Pictures that are left as they are count as changed in {unchanged:.1%}. The autoencoder
 alone reproduces the right answers with a PSNR of {psnr:.1f} dB; {oracle:.1%} of them count as
 right then.
+
+`samples` has a few drawings, and in `expected.json` instructions with what must be true of
+the answers: rectangles, in parts of the picture's width and height, and the colours
+that they have on average. All of them come out right with several seeds.
 
 ## Limits
 
@@ -121,6 +126,7 @@ def text(pipe, size, result, notes, sizes):
         shapes=", ".join(f"{name} {'/'.join(chinese)}" for name, chinese in SHAPES.items()),
         steps=sizes["steps"],
         trained=notes["steps"],
+        autoencoder_steps=notes["autoencoder_steps"],
         batch=notes["batch"],
         minutes=notes["minutes"],
         count=len(COLOURS),

@@ -130,6 +130,13 @@ def largest_gap(picture, rows, grey):
     return worst
 
 
+def lines(expected):
+    """The expectations as JSON with a line for each edit."""
+    row = lambda entry: "  " + json.dumps(entry, ensure_ascii=False)
+    pictures = [f" {json.dumps(name)}: [\n" + ",\n".join(map(row, rows)) + "\n ]" for name, rows in expected.items()]
+    return "{\n" + ",\n".join(pictures) + "\n}\n"
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--model", type=Path, required=True)
@@ -155,7 +162,7 @@ def main():
                 expected[name].append(entry | ({"largest_chroma": GREY} if grey else {}))
         if len(expected[name]) < 2:
             few.append(name)
-    (args.out / "expected.json").write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
+    (args.out / "expected.json").write_text(lines(expected))
     sys.exit(f"too few edits succeed: {few}" if few else 0)
 
 

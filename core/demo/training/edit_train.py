@@ -158,6 +158,7 @@ def train(rank, args):
         kept = {"raw": networks.state_dict(), "average": average, "step": step, "spent": spent}
         torch.save(kept | {"opts": [opt.state_dict() for opt in opts]}, path)
         notes = {"steps": step, "minutes": spent / 60, "batch": args.batch * args.ranks}
+        notes["autoencoder_steps"] = latents["step"]
         (args.work / "notes.json").write_text(json.dumps(notes))
         edit_folder.write(args.out, latents, average_of(average))
 
