@@ -1,4 +1,5 @@
-//! Tags images in batches with WD14 / WD-v3 taggers, without a Python stack.
+//! Tags images with WD14 / WD-v3 taggers and edits them by instruction with Qwen-Image-Edit, in batches,
+//! without a Python stack.
 //!
 //! ```
 //! use tagbrush::{LoadOptions, TagOptions, Tagger};
@@ -21,14 +22,36 @@
 //! # }
 //! ```
 //!
+//! Edits are a slice of requests, which go through the model together:
+//!
+//! ```
+//! use tagbrush::{Control, EditOptions, EditPipeline, EditRequest, LoadOptions};
+//!
+//! # fn main() -> tagbrush::Result<()> {
+//! let pipeline = EditPipeline::load("demo", &LoadOptions::default())?;
+//! # let files = ["pair.png", "circle.png"]
+//! #     .map(|file| format!("{}/demo/edit/samples/{file}", env!("CARGO_MANIFEST_DIR")));
+//! # let files = files.iter().map(String::as_str);
+//! let requests = EditRequest::for_each(files, "make the background blue");
+//! let options = EditOptions::default().n(2).seed(7);
+//! for edited in pipeline.edit_batch(&requests, &options, &Control::new())? {
+//!     let edited = edited?;
+//!     println!("request {}, variant {}: {:?}", edited.request, edited.variant, edited.image);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! - [`Tagger`] loads a model (a folder, a published id, or the embedded `"demo"`) and gives
 //!   [`Tags`], raw scores or embeddings.
+//! - [`EditPipeline`] loads an edit model in the same way and turns slices of [`EditRequest`] into
+//!   [`Edited`] pictures, all in one run.
 //! - [`TagOptions`] says which tags are kept, [`CaptionOptions`] how they are written as text.
 //! - [`FolderRun`] tags whole folders and goes on where a stopped run was.
 //! - [`Control`] cancels and reports progress; [`Limits`] bound what one picture may cost.
 //! - [`Error`] has a [`kind`](Error::kind) to match on, and says where it went wrong.
 //!
-//! Results equal the reference implementations (timm, onnxruntime, Pillow); where they differ is
+//! Results equal the reference implementations (timm, onnxruntime, diffusers, transformers, Pillow); where they differ is
 //! written down in `COMPATIBILITY.md`.
 //!
 //! # Features

@@ -1,7 +1,7 @@
 //! `tagbrush doctor`: what this build and machine can do, for bug reports.
 
 use tagbrush::{
-    Control, Device, Image, LoadOptions, Placement, Precision, Result, Tagger, cache_dir,
+    Control, Device, EditOptions, EditPipeline, EditRequest, Image, LoadOptions, Placement, Precision, Result, Tagger, cache_dir,
     cpu_kernels,
 };
 
@@ -26,18 +26,21 @@ pub(crate) fn run() -> Result<u8> {
         Ok(dir) => println!("models    {}", dir.display()),
         Err(error) => println!("models    {error}"),
     }
-    match try_demo() {
-        Ok(line) => println!("demo      {line}"),
-        Err(error) => {
-            println!("demo      failed: {error:#}");
-            return Ok(FAILURE);
+    let mut code = SUCCESS;
+    for (task, result) in [("tag", try_tagger()), ("edit", try_editor())] {
+        match result {
+            Ok(line) => println!("demo      {task} {line}"),
+            Err(error) => {
+                println!("demo      {task} failed: {error:#}");
+                code = FAILURE;
+            }
         }
     }
-    Ok(SUCCESS)
+    Ok(code)
 }
 
-/// Loads the demo model and runs it, which is what proves that the build works.
-fn try_demo() -> Result<String> {
+/// Loads the demo tagger and runs it, which is what proves that the build works.
+fn try_tagger() -> Result<String> {
     let start = std::time::Instant::now();
     let tagger = Tagger::load("demo", &LoadOptions::default())?;
     let image = Image::from_rgb8(64, 64, vec![128; 64 * 64 * 3])?;
@@ -48,6 +51,21 @@ fn try_demo() -> Result<String> {
     Ok(format!(
         "works: {} labels, {height} x {width} pixels, {} ms",
         tagger.labels().len(),
+        start.elapsed().as_millis()
+    ))
+}
+
+/// The same with the demo edit model.
+fn try_editor() -> Result<String> {
+    let start = std::time::Instant::now();
+    let pipeline = EditPipeline::load("demo", &LoadOptions::default())?;
+    let image = Image::from_rgb8(64, 64, vec![128; 64 * 64 * 3])?;
+    let request = EditRequest::new(image, "make the background blue");
+    let edited = pipeline.edit(&request, &EditOptions::default())?;
+    Ok(format!(
+        "works: {} picture on {}, {} ms",
+        edited.len(),
+        pipeline.placement(),
         start.elapsed().as_millis()
     ))
 }

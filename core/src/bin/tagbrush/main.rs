@@ -21,7 +21,7 @@ const SOME_FAILED: u8 = 2;
 /// Stopped by Ctrl-C, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// Tags images in batches.
+/// Tags images, and edits them by instruction.
 #[derive(Parser)]
 #[command(name = "tagbrush", version, max_term_width = 100, subcommand_required = true)]
 struct Cli {

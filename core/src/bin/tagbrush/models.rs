@@ -6,7 +6,9 @@ use crate::SUCCESS;
 
 pub(crate) fn run() -> Result<u8> {
     println!("{:48} {:4} {:>9}  also known as", "id", "for", "P = R at");
-    println!("{:48} {:4} {:>9}  (embedded, for trying things out)", "demo", "tag", "");
+    for task in ["tag", "edit"] {
+        println!("{:48} {task:4} {:>9}  (embedded, for trying things out)", "demo", "");
+    }
     for model in KNOWN_MODELS {
         let threshold = model.recommended_threshold.map_or(String::new(), |t| format!("{t:.4}"));
         let notes = model
@@ -19,6 +21,7 @@ pub(crate) fn run() -> Result<u8> {
     println!(
         "selected_tags.csv of a ViT, SwinV2, ConvNeXt or EVA-02 of timm, or a model.onnx of them."
     );
+    println!("Any folder of the pipelines of Qwen-Image-Edit edits, as diffusers saves it.");
     if let Ok(dir) = cache_dir() {
         println!("Downloaded models are kept in {}.", dir.display());
     }
