@@ -58,7 +58,7 @@ on pairs of pictures drawn from seeds, nothing else:
     python core/demo/training/edit_evaluate.py --model core/demo/edit --training WORK/notes.json --card core/demo/edit/README.md
     python core/demo/training/edit_samples.py --model core/demo/edit --out core/demo/edit/samples
 
-First the autoencoder, {autoencoder_steps:,} steps, nearly all on parts of 32 x 32 pixels; then the transformer and
+First the autoencoder, {autoencoder_steps:,} steps on parts of 32 x 32 pixels; then the transformer and
 the text encoder together, {trained:,} steps of {batch} pairs with Muon (matrices of the
 blocks) and AdamW (the rest). The latter took {minutes:.0f} minutes on two CPU cores that were busy
 with other work as well. Small heads that learn to name the edit and to find its place
