@@ -40,10 +40,12 @@ pictures of about 3:2 become 80 x 48.
 |---|---|---|
 {phrases}
 
-Colours: {colours}. Shapes: {shapes}. Other words mean nothing
-to it. Capitals at the start and a full stop at the end do not matter. {steps} steps without
-guidance are enough; guidance (a `true_cfg_scale` above 1, negative prompt `" "`) works
-but is not needed.
+Colours: {colours}.
+Shapes: {shapes}.
+
+Other words mean nothing to it. Capitals at the start and a full stop at the end do not
+matter. {steps} steps without guidance are enough; guidance (a `true_cfg_scale` above 1 with
+the negative prompt `" "`) works but is not needed.
 
 ## Training
 
@@ -66,11 +68,11 @@ gives the library's numbers (`edit_parity.py`).
 ## Measured
 
 Pictures of other seeds, edited by the pipeline of diffusers from the stored weights in
-single precision, {steps} steps, no guidance. *Changed*: the colour asked for is measured
-where it belongs, nearest to the right one of the {count} and within {close} levels of 255 in each
-channel; what was removed is within 30 levels of the background; a grey picture is
-within {grey} levels of grey and of the right lightness. *Kept*: what the edit does not concern differs by
-less than {kept} levels on average.
+single precision, {steps} steps without guidance unless named. *Changed*: the colour asked for
+is measured where it belongs, nearest to the right one of the {count} and within {close} levels
+of 255 in each channel; what was removed is within 30 levels of the background; a grey
+picture is within {grey} levels of grey and of the right lightness. *Kept*: what the edit does
+not concern differs by less than {kept} levels on average.
 
 | pictures | number | changed | kept | both |
 |---|---|---|---|---|
@@ -80,22 +82,32 @@ Pictures that are left as they are count as changed in {unchanged:.1%}. The auto
 alone reproduces the right answers with a PSNR of {psnr:.1f} dB; {oracle:.1%} of them count as
 right then.
 
-`samples` has a few drawings, and in `expected.json` instructions with what must be true of
-the answers: rectangles, in parts of the picture's width and height, and the colours
-that they have on average. All of them come out right with several seeds.
+`samples` has a few drawings, and in `expected.json` instructions with what must be true
+of the answers: rectangles, in parts of the picture's width and height, and the colours
+that they have on average. All of these edits come out right with several seeds.
 
 ## Limits
 
-- Pictures come out at about 64 x 64 pixels; edges are a little soft.
-- Where two shapes are in a picture, the wrong one is changed now and then.
-- Other drawings, photographs and other instructions give nonsense.
+- Results have about 64 x 64 pixels, and edges are a little soft.
+- Three or more shapes, two of a kind, shapes that touch or are cut off by the edge, other
+  backgrounds, photographs and other instructions were not trained, and come out anyhow.
+- A shape in the colour of what it lies on, as an edit may ask for, cannot be seen.
 
 ## Licence
 
 MIT OR Apache-2.0, like the code. The pictures and weights were all made for this
 project.
 """
-NAMES = {"all": "square, all", "not square": "80 x 48 and 48 x 80", "en": "English", "zh": "Chinese", "grey": "greyscale"}
+NAMES = {
+    "all": "square, all",
+    "grey": "greyscale",
+    "en": "English",
+    "zh": "Chinese",
+    "not square": "80 x 48 and 48 x 80",
+    "large": "two shapes, drawn at 512 x 512",
+    "4 steps": "two shapes, 4 steps",
+    "guidance 4": "two shapes, guidance 4",
+}
 EDITS = {"background": "new background", "recolour": "new colour of a shape", "grey": "no colours", "remove": "shape taken away"}
 
 

@@ -20,11 +20,12 @@ import torch
 import edit_autoencoder as single
 import edit_card
 from edit_judge import judge
-from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, pair
+from edit_pictures import HELD_OUT, SQUARE, TALL, WIDE, draw, pair
 from edit_words import EDITS
 
 PARTS = ("transformer", "vae", "scheduler", "tokenizer", "text_encoder", "processor")
 COUNTS = {SQUARE: 320, WIDE: 40, TALL: 40}
+VARIED = 60  # square pictures with two shapes that are edited in other ways too
 
 
 def load(folder):
@@ -90,10 +91,17 @@ def measure(pipe, sizes):
         for k, p in enumerate(drawn):
             rows.append((size, p.edit.kind, p.language, judge(p, edit(pipe, sizes, p.before, p.prompt, seed=k))))
     square = [row for row in rows if row[0] == SQUARE]
+    two = [len(p.scene.shapes) == 2 for p in pairs[SQUARE]]
+    part = [p for p, several in zip(pairs[SQUARE], two) if several][:VARIED]
+    varied = lambda **how: rates([judge(p, edit(pipe, sizes, p.before, p.prompt, seed=1, **how)) for p in part])
+    large = lambda p: edit(pipe, sizes, draw(p.scene, (512, 512), 1), p.prompt)
     result = {"all": rates([row[3] for row in square])}
     result |= {kind: rates([row[3] for row in square if row[1] == kind]) for kind in EDITS}
     result |= {language: rates([row[3] for row in square if row[2] == language]) for language in ("en", "zh")}
-    result |= {"not square": rates([row[3] for row in rows if row[0] != SQUARE])}
+    result["two shapes"] = rates([row[3] for row, several in zip(square, two) if several])
+    result["not square"] = rates([row[3] for row in rows if row[0] != SQUARE])
+    result["large"] = rates([judge(p, large(p)) for p in part])
+    result["4 steps"], result["guidance 4"] = varied(steps=4), varied(scale=4.0)
     result["unchanged"] = np.mean([judge(p, p.before)[0] for p in pairs[SQUARE]])
     result["psnr"], result["oracle"] = reconstruction(pipe, pairs[SQUARE])
     return result
@@ -105,7 +113,7 @@ def main():
     options.add_argument("--card", type=Path, help="the model card to write")
     options.add_argument("--training", type=Path, help="the notes that edit_train.py left")
     args = options.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     pipe, sizes = load(args.model)
     result = measure(pipe, sizes)
     for name, value in result.items():

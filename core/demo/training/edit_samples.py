@@ -143,7 +143,7 @@ def main():
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=3, help="seeds that every edit has to succeed with")
     args = options.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     pipe, sizes = load(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
     expected, few = {}, []
