@@ -1,8 +1,8 @@
 //! `tagbrush doctor`: what this build and machine can do, for bug reports.
 
 use tagbrush::{
-    Control, Device, EditOptions, EditPipeline, EditRequest, Image, LoadOptions, Placement, Precision, Result, Tagger, cache_dir,
-    cpu_kernels,
+    Control, Device, EditOptions, EditPipeline, EditRequest, Image, LoadOptions, Placement,
+    Precision, Result, Tagger, cache_dir, cpu_kernels,
 };
 
 use crate::{FAILURE, SUCCESS};
