@@ -2,9 +2,13 @@
 
 CARGO ?= cargo
 
-.PHONY: test check unit docs lean demo goldens
+PYTHON ?= python3
+TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
+VENV = $(TARGET)/python
 
-test: check lean docs unit
+.PHONY: test check unit docs lean demo goldens test-python wheel
+
+test: check lean docs unit test-python
 	@echo "all checks passed"
 
 # Formatting and lints.
@@ -26,6 +30,27 @@ docs:
 
 unit:
 	$(CARGO) test --release --workspace
+
+# The Python package, tested as people get it: the wheel, installed. It is built with the same profile and features, in the
+# same target folder, so the core is not compiled again for it.
+test-python: wheel
+	cd bindings-python && $(VENV)/bin/python -m pytest
+	cd bindings-python && $(VENV)/bin/python -m mypy.stubtest tagbrush._core
+	cd bindings-python && PATH="$(VENV)/bin:$$PATH" pyright
+	cd bindings-python && PATH="$(VENV)/bin:$$PATH" pyright --verifytypes tagbrush --ignoreexternal
+
+# The wheel, in the environment for its tests.
+wheel: $(VENV)/installed
+	rm -rf $(VENV)/wheels
+	cd bindings-python && CARGO_TARGET_DIR=$(TARGET) $(VENV)/bin/maturin build --release --locked --out $(VENV)/wheels \
+		--interpreter $(VENV)/bin/python
+	$(VENV)/bin/pip install --quiet --force-reinstall --no-deps $(VENV)/wheels/*.whl
+
+$(VENV)/installed: bindings-python/tests/requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the Python package needs Python 3.11 or later")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet -r bindings-python/tests/requirements.txt
+	touch $@
 
 # The first command of the README.
 demo:

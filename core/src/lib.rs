@@ -63,6 +63,8 @@
 #![deny(unsafe_code)]
 
 mod batch;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod control;
 mod device;
 mod diffusion;

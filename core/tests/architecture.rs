@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tagger", 5),
     ("edit", 5),
     ("folder", 6),
+    ("cli", 7),
     ("fuzzing", 7),
 ];
 
@@ -97,6 +98,20 @@ fn imports_only_go_down() {
         }
     }
     assert!(wrong.is_empty(), "{}\nmove the code to a lower floor", wrong.join("\n"));
+}
+
+#[test]
+fn the_command_line_uses_only_what_everybody_can() {
+    let mut wrong = Vec::new();
+    for (file, text) in files().iter().filter(|(file, _)| module(file) == "cli") {
+        for part in text.split("crate::").skip(1) {
+            let used = part.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+            if FLOORS.iter().any(|(name, _)| *name == used) {
+                wrong.push(format!("{file} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}\nuse names of the crate's root", wrong.join("\n"));
 }
 
 #[test]

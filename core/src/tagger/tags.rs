@@ -20,6 +20,13 @@ pub struct Tag {
     pub index: usize,
 }
 
+impl Tag {
+    /// A tag that was found before, for answers that come from a file or another process.
+    pub fn new(name: impl Into<Arc<str>>, score: f32, category: Category, index: usize) -> Self {
+        Self { name: name.into(), score, category, index }
+    }
+}
+
 /// The tags of one picture.
 ///
 /// Serialises as the tagger API documents it: three maps from names to probabilities, in the order

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
-use tagbrush::{
+use crate::{
     CaptionOptions, Category, Control, DEFAULT_THRESHOLD, DecodeOptions, Device, Error, ErrorKind,
     Existing, FileTags, FolderOptions, FolderRun, Format, Limits, LoadOptions, Order,
     OutputOptions, Precision, RatingPlace, Result, ScanOptions, Summary, TagOptions, Tagger,
 };
+use clap::{Args, ValueEnum};
 
-use crate::progress::{Meter, Unit};
-use crate::{INTERRUPTED, SOME_FAILED, SUCCESS, cancel_on_interrupt};
+use super::progress::{Meter, Unit};
+use super::{INTERRUPTED, SOME_FAILED, SUCCESS, cancel_on_interrupt};
 
 /// Tag images and folders of images
 ///
@@ -32,7 +32,7 @@ Examples:
                                                             a run before was stopped
   tagbrush tag photos --format sidecar --prepend my_style --exclude 'long hair' \\
       --escape --always-first 1girl,solo                    captions for training")]
-pub(crate) struct TagCommand {
+pub(super) struct TagCommand {
     /// Images and folders
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -67,7 +67,7 @@ pub(crate) struct TagCommand {
 
 /// A number, or the choice of the library.
 #[derive(Clone, Copy)]
-pub(crate) struct BatchSize(pub(crate) Option<usize>);
+pub(super) struct BatchSize(pub(super) Option<usize>);
 
 impl FromStr for BatchSize {
     type Err = String;
@@ -239,9 +239,9 @@ struct Output {
 }
 
 impl TagCommand {
-    pub(crate) fn run(self) -> Result<u8> {
+    pub(super) fn run(self) -> Result<u8> {
         if let Some(threads) = self.threads {
-            tagbrush::set_threads(threads)?;
+            crate::set_threads(threads)?;
         }
         let quiet = self.output.quiet;
         // Every mistake in the options is found before the model is loaded.
@@ -349,18 +349,18 @@ impl Caption {
     fn options(&self) -> CaptionOptions {
         let trimmed =
             |texts: &[String]| texts.iter().map(|text| text.trim().to_owned()).collect::<Vec<_>>();
-        let mut options = CaptionOptions::default();
-        options.separator = self.separator.clone();
-        options.keep_underscores = self.keep_underscores;
-        options.escape = self.escape;
-        options.weights = self.weights;
-        options.rating = self.rating;
-        options.characters_last = self.characters_last;
-        options.always_first = trimmed(&self.always_first);
-        options.replace = self.replace.clone();
-        options.prepend = trimmed(&self.prepend);
-        options.append = trimmed(&self.append);
-        options
+        CaptionOptions {
+            separator: self.separator.clone(),
+            keep_underscores: self.keep_underscores,
+            escape: self.escape,
+            weights: self.weights,
+            rating: self.rating,
+            characters_last: self.characters_last,
+            always_first: trimmed(&self.always_first),
+            replace: self.replace.clone(),
+            prepend: trimmed(&self.prepend),
+            append: trimmed(&self.append),
+        }
     }
 }
 
@@ -479,7 +479,7 @@ fn conclude(summary: &Summary, meter: &Meter, quiet: bool) -> u8 {
     match summary {
         _ if summary.cancelled => INTERRUPTED,
         _ if summary.failures.is_empty() => SUCCESS,
-        _ if summary.tagged + summary.skipped == 0 => crate::FAILURE,
+        _ if summary.tagged + summary.skipped == 0 => super::FAILURE,
         _ => SOME_FAILED,
     }
 }

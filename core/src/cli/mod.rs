@@ -1,4 +1,7 @@
 //! The command line tool. It parses, calls the library, and prints; it decides nothing of its own.
+//!
+//! It is a part of the library so that the packages in other languages ship the same tool, and like
+//! them it uses only what the crate's root offers to everybody.
 
 mod doctor;
 mod edit;
@@ -7,10 +10,10 @@ mod progress;
 mod pull;
 mod tag;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
+use crate::Error;
 use clap::{CommandFactory, Parser, Subcommand};
-use tagbrush::Error;
 
 /// Everything went well.
 const SUCCESS: u8 = 0;
@@ -48,8 +51,20 @@ enum Command {
     },
 }
 
-fn main() -> ExitCode {
-    let code = match Cli::parse().command {
+/// Runs the command line tool with these arguments, the first of which is the program's name, and
+/// gives its exit status. It prints to the process's own outputs and takes over Ctrl-C.
+///
+/// For packages in other languages that ship the tool; the program `tagbrush` is this function.
+pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and versions are answers too, with status 0. A closed output cannot be told.
+            let _ = answer.print();
+            return u8::try_from(answer.exit_code()).unwrap_or(FAILURE);
+        }
+    };
+    let code = match cli.command {
         Command::Tag(command) => command.run(),
         Command::Edit(command) => command.run(),
         Command::Pull(command) => command.run(),
@@ -60,10 +75,10 @@ fn main() -> ExitCode {
             Ok(SUCCESS)
         }
     };
-    ExitCode::from(code.unwrap_or_else(|error| {
+    code.unwrap_or_else(|error| {
         report(&error);
         FAILURE
-    }))
+    })
 }
 
 /// Prints an error with its causes.
@@ -84,7 +99,7 @@ fn report(error: &Error) {
 
 /// Cancels `control` at the first Ctrl-C, so that what is written is whole; the second one ends the
 /// process at once.
-fn cancel_on_interrupt(control: &tagbrush::Control) {
+fn cancel_on_interrupt(control: &crate::Control) {
     let control = control.clone();
     // Without a handler Ctrl-C ends the process, which loses nothing either.
     let _ = ctrlc::set_handler(move || {

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::{Control, ErrorKind, PullOptions, Result};
 use clap::Args;
-use tagbrush::{Control, ErrorKind, PullOptions, Result};
 
-use crate::progress::{Meter, Unit};
-use crate::{INTERRUPTED, SUCCESS, cancel_on_interrupt};
+use super::progress::{Meter, Unit};
+use super::{INTERRUPTED, SUCCESS, cancel_on_interrupt};
 
 /// Download a model, so that it can be used offline
 ///
@@ -18,7 +18,7 @@ Examples:
   tagbrush pull wd-vit-tagger-v3
   tagbrush pull qwen-image-edit-2511
   tagbrush pull SmilingWolf/wd-swinv2-tagger-v3 --cache-dir models")]
-pub(crate) struct PullCommand {
+pub(super) struct PullCommand {
     /// The model's id on the hub (owner/name, @revision optional) or one of its known names
     model: String,
     /// The folder for downloaded models
@@ -30,15 +30,14 @@ pub(crate) struct PullCommand {
 }
 
 impl PullCommand {
-    pub(crate) fn run(self) -> Result<u8> {
+    pub(super) fn run(self) -> Result<u8> {
         let meter = Arc::new(Meter::new(Unit::Bytes, None, self.quiet));
         let sink = Arc::clone(&meter);
         let control = Control::new()
             .on_progress(move |p| sink.set(p.done as u64, p.total.map(|total| total as u64)));
         cancel_on_interrupt(&control);
-        let mut options = PullOptions::default();
-        options.cache_dir = self.cache_dir;
-        let result = tagbrush::pull(&self.model, &options, &control);
+        let options = PullOptions { cache_dir: self.cache_dir, ..PullOptions::default() };
+        let result = crate::pull(&self.model, &options, &control);
         meter.finish();
         match result {
             Ok(folder) => {

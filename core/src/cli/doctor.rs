@@ -1,13 +1,13 @@
 //! `tagbrush doctor`: what this build and machine can do, for bug reports.
 
-use tagbrush::{
+use crate::{
     Control, Device, EditOptions, EditPipeline, EditRequest, Image, LoadOptions, Placement,
     Precision, Result, Tagger, cache_dir, cpu_kernels,
 };
 
-use crate::{FAILURE, SUCCESS};
+use super::{FAILURE, SUCCESS};
 
-pub(crate) fn run() -> Result<u8> {
+pub(super) fn run() -> Result<u8> {
     println!("tagbrush {} ({})", env!("CARGO_PKG_VERSION"), build());
     println!("system    {} {}", std::env::consts::OS, std::env::consts::ARCH);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,10 +1,10 @@
 //! `tagbrush models`: which models go by a name.
 
-use tagbrush::{KNOWN_MODELS, Result, cache_dir};
+use crate::{KNOWN_MODELS, Result, cache_dir};
 
-use crate::SUCCESS;
+use super::SUCCESS;
 
-pub(crate) fn run() -> Result<u8> {
+pub(super) fn run() -> Result<u8> {
     println!("{:48} {:4} {:>9}  also known as", "id", "for", "P = R at");
     for task in ["tag", "edit"] {
         println!("{:48} {task:4} {:>9}  (embedded, for trying things out)", "demo", "");

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
-use tagbrush::{
+use crate::{
     Control, Device, EditOptions, EditPipeline, EditRequest, Edited, Error, ErrorKind, LoadOptions,
     Lora, NegativePrompt, OutputSize, Precision, Preset, Result, ScanOptions, find_pictures,
 };
+use clap::{Args, ValueEnum};
 
-use crate::progress::{Meter, Unit};
-use crate::{FAILURE, INTERRUPTED, SOME_FAILED, SUCCESS, cancel_on_interrupt};
+use super::progress::{Meter, Unit};
+use super::{FAILURE, INTERRUPTED, SOME_FAILED, SUCCESS, cancel_on_interrupt};
 
 /// Change images by instruction
 ///
@@ -30,7 +30,7 @@ Examples:
                                                             an instruction for each image
   tagbrush edit person.png coat.png --mode reference --prompt 'she wears the coat' --output out
                                                             one output from two references")]
-pub(crate) struct EditCommand {
+pub(super) struct EditCommand {
     /// Images and folders
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -55,7 +55,7 @@ pub(crate) struct EditCommand {
     recursive: bool,
     /// The format of outputs: png, jpeg, webp
     #[arg(long, default_value = "png")]
-    format: tagbrush::ImageFormat,
+    format: crate::ImageFormat,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -84,7 +84,7 @@ struct Model {
     max_memory: Option<Bytes>,
     /// Most outputs in one pass, or auto
     #[arg(long, default_value = "auto", value_name = "N|auto")]
-    batch_size: crate::tag::BatchSize,
+    batch_size: super::tag::BatchSize,
     /// Another file for the transformer: safetensors (diffusers, ComfyUI) or GGUF
     #[arg(long, value_name = "FILE")]
     transformer: Option<PathBuf>,
@@ -169,9 +169,9 @@ impl FromStr for Bytes {
 }
 
 impl EditCommand {
-    pub(crate) fn run(self) -> Result<u8> {
+    pub(super) fn run(self) -> Result<u8> {
         if let Some(threads) = self.model.threads {
-            tagbrush::set_threads(threads)?;
+            crate::set_threads(threads)?;
         }
         // Every mistake in the options is found before the model is loaded.
         let requests = self.requests()?;
@@ -337,7 +337,7 @@ impl Report<'_> {
         for (number, error) in &self.failures {
             let images = &self.requests[number / self.command.how.n].images;
             let image = match images.first() {
-                Some(tagbrush::Input::Path(path)) => path.display().to_string(),
+                Some(crate::Input::Path(path)) => path.display().to_string(),
                 _ => String::new(),
             };
             eprintln!("  {number:04} ({image}): [{}] {error}", error.code());

@@ -11,14 +11,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Unit {
+pub(super) enum Unit {
     Images,
     Steps,
     Bytes,
 }
 
 /// A bar, or lines, or nothing.
-pub(crate) struct Meter {
+pub(super) struct Meter {
     bar: ProgressBar,
     unit: Unit,
     /// When the last plain line was printed; `None` where a bar is shown, or nothing.
@@ -27,7 +27,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(unit: Unit, total: Option<u64>, quiet: bool) -> Self {
+    pub(super) fn new(unit: Unit, total: Option<u64>, quiet: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = if quiet || !is_terminal {
             ProgressBar::hidden()
@@ -55,7 +55,7 @@ impl Meter {
     }
 
     /// `done` of the whole are done.
-    pub(crate) fn set(&self, done: u64, total: Option<u64>) {
+    pub(super) fn set(&self, done: u64, total: Option<u64>) {
         if let Some(total) = total {
             self.bar.set_length(total);
         }
@@ -85,17 +85,17 @@ impl Meter {
     }
 
     /// Prints a line to standard output without disturbing the bar. `false` once nobody reads it.
-    pub(crate) fn print(&self, line: &str) -> bool {
+    pub(super) fn print(&self, line: &str) -> bool {
         use std::io::Write;
         self.bar.suspend(|| writeln!(std::io::stdout().lock(), "{line}").is_ok())
     }
 
-    pub(crate) fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 
     /// Seconds since the start.
-    pub(crate) fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 }

@@ -1,0 +1,84 @@
+"""Tags and edits pictures, in batches, without torch.
+
+>>> import tagbrush
+>>> tagger = tagbrush.Tagger.load("demo")  # embedded: knows drawn shapes only
+>>> tags = tagger.tag(tagbrush.Image.from_rgb8(1, 1, b"abc"))
+>>> sorted(tags.to_dict())
+['characters', 'ratings', 'tags']
+
+- :class:`Tagger` gives :class:`Tags`, raw scores or embeddings, of single pictures, batches and streams.
+- :class:`EditPipeline` changes pictures by instruction: :class:`EditRequest` in, :class:`Edited` out.
+- :class:`Image` is what comes out: numpy and Pillow read it. :data:`ImageLike` is what goes in.
+- :mod:`tagbrush.errors` has the exceptions, :mod:`tagbrush.ray` tags datasets on many machines.
+"""
+
+from ._core import DEFAULT_THRESHOLD, Image, Preview, Tag, Tags, __version__, cpu_kernels, set_threads
+from ._edit import Edited, EditPipeline, EditRequest, Lora
+from ._models import KNOWN_MODELS, KnownModel, cache_dir, find_known, pull
+from ._options import (
+    CaptionOptions,
+    Dtype,
+    EditLoadOptions,
+    EditOptions,
+    ImageLike,
+    LoadOptions,
+    TagOptions,
+)
+from ._tagger import Label, Tagger
+from .errors import (
+    CancelledError,
+    DeviceUnavailableError,
+    DownloadError,
+    ImageDecodeError,
+    ImageTooLargeError,
+    InputOutputError,
+    InternalError,
+    InvalidInputError,
+    ModelInvalidError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    TagbrushError,
+    UnsupportedError,
+)
+
+__all__ = [
+    "DEFAULT_THRESHOLD",
+    "KNOWN_MODELS",
+    "CancelledError",
+    "CaptionOptions",
+    "DeviceUnavailableError",
+    "DownloadError",
+    "Dtype",
+    "EditLoadOptions",
+    "EditOptions",
+    "EditPipeline",
+    "EditRequest",
+    "Edited",
+    "Image",
+    "ImageDecodeError",
+    "ImageLike",
+    "ImageTooLargeError",
+    "InputOutputError",
+    "InternalError",
+    "InvalidInputError",
+    "KnownModel",
+    "Label",
+    "LoadOptions",
+    "Lora",
+    "ModelInvalidError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "Preview",
+    "Tag",
+    "TagOptions",
+    "TagbrushError",
+    "Tagger",
+    "Tags",
+    "UnsupportedError",
+    "__version__",
+    "cache_dir",
+    "cpu_kernels",
+    "find_known",
+    "pull",
+    "set_threads",
+]

@@ -1,0 +1,299 @@
+"""``tagbrush.EditPipeline``: pictures changed by instruction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
+
+from . import _core
+from ._core import Image
+from ._options import (
+    EditLoadOptions,
+    EditOptions,
+    Errors,
+    ImageLike,
+    OnPreview,
+    Progress,
+    StrPath,
+    accepts,
+)
+from ._progress import reporting
+from ._results import check, raised
+from .errors import TagbrushError
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Lora(NamedTuple):
+    """A LoRA file and how strongly it is applied."""
+
+    file: StrPath
+    """Safetensors, in the key formats of peft, kohya or ComfyUI."""
+    scale: float = 1.0
+    """1 is as it was trained, 0 not at all; negative values turn it around."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditRequest:
+    """One edit: its pictures are references of one output. Many edits are a list of these."""
+
+    images: ImageLike | Sequence[ImageLike]
+    """One picture, or a list. The first models take exactly one; from Qwen-Image-Edit-2509 on several,
+    of which the last gives an output its proportions."""
+    prompt: str
+    """The instruction."""
+    negative_prompt: str | None = " "
+    """What to move away from. The blank one is what the models' authors use; ``None`` switches guidance
+    off, whatever its scale is."""
+    seed: int | None = None
+    """The seed of its first variant, in place of that of the call."""
+
+    @classmethod
+    def for_each(cls, images: Iterable[ImageLike], prompt: str, negative_prompt: str | None = " ") -> list[Self]:
+        """The same edit of each of many pictures: one request for each."""
+        return [cls(image, prompt, negative_prompt) for image in images]
+
+    def _parts(self) -> _core._Request:
+        # What is in `images` is checked when it is read.
+        images = list(self.images) if isinstance(self.images, (list, tuple)) else [self.images]
+        return cast("list[ImageLike]", images), self.prompt, self.negative_prompt, self.seed
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """A picture that an edit made. A notebook shows it beside what it was made from."""
+
+    image: Image
+    """The picture."""
+    seed: int
+    """The seed that gives this picture again, as the first variant."""
+    request: int
+    """The number of the request that it belongs to."""
+    variant: int
+    """Which of the request's variants it is."""
+    values: NDArray[np.float32] | None = field(default=None, repr=False)
+    """Its values before they were rounded to 8 bits: read-only ``float32`` of shape (height, width, 3),
+    0 to 1. Only with ``keep_values=True``."""
+    source: ImageLike | None = field(default=None, repr=False)
+    """The first picture of the request, as it was given."""
+
+    def save(self, path: StrPath, /) -> None:
+        """Write the picture to a file; see :meth:`Image.save`."""
+        self.image.save(path)
+
+    def _repr_html_(self) -> str:
+        from . import _html
+
+        return _html.edited(self)
+
+
+class EditPipeline:
+    """A loaded edit model.
+
+    May be used from several threads; calls are answered one after the other, because a batch is how many
+    edits are made at once. Runs without the interpreter's lock, and Ctrl-C stops it within a step.
+    Pickling keeps the recipe (name, options and LoRAs), not the weights.
+    """
+
+    def __init__(self) -> None:
+        raise TypeError("load a model with EditPipeline.load(...)")
+
+    _core: _core.EditPipeline
+    _recipe: tuple[str, dict[str, Any]]
+    _loras: list[tuple[StrPath, float]]
+
+    @classmethod
+    @accepts(EditLoadOptions)
+    def load(cls, model: StrPath = "demo", /, **options: Unpack[EditLoadOptions]) -> Self:
+        """Load an edit model.
+
+        Args:
+            model: ``"demo"`` (embedded, edits flat shapes only), a folder in the layout of diffusers, or the
+                id or a known name of a published model (Qwen-Image-Edit and its successors), which is
+                looked for in the local caches and then downloaded.
+            options: see :class:`EditLoadOptions`.
+
+        Raises:
+            ModelNotFoundError: there is no such model, or a file of it is missing.
+            ModelInvalidError: its files are damaged or do not fit each other.
+            UnsupportedError: it is a model of another kind, or the device cannot compute in ``dtype``.
+            OutOfMemoryError: it cannot run in ``max_memory``.
+            DeviceUnavailableError, DownloadError: as :meth:`Tagger.load`.
+        """
+        self = cls.__new__(cls)
+        self._recipe = (os.fspath(model), dict(options))
+        self._core = _core.EditPipeline.load(*self._recipe)
+        self._loras = []
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (type(self), *self._recipe, self._loras)
+
+    @accepts(EditOptions)
+    def edit(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        prompt: str,
+        /,
+        *,
+        negative_prompt: str | None = " ",
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> list[Edited]:
+        """The variants of one edit: ``n`` pictures.
+
+        Args:
+            images: the picture to edit, or a list of references of this one edit. To edit each of many
+                pictures, see :meth:`edit_batch` and :meth:`EditRequest.for_each`.
+            prompt: the instruction.
+            negative_prompt: see :class:`EditRequest`.
+            progress: ``True`` for a bar of tqdm, or a function of (steps done, steps in all, seconds
+                left) that cancels by giving ``False``.
+            preview: a function of a :class:`Preview`, called after each step of each picture.
+            options: see :class:`EditOptions`.
+
+        Raises:
+            InvalidInputError: an option means nothing.
+            ImageDecodeError, ImageTooLargeError, InputOutputError: a picture cannot be read.
+            OutOfMemoryError: there is not enough memory.
+            CancelledError: a callback gave ``False``.
+        """
+        request = EditRequest(images, prompt, negative_prompt)
+        return raised(self._run([request], progress, preview, dict(options)))
+
+    @overload
+    def edit_batch(
+        self,
+        requests: Iterable[EditRequest],
+        /,
+        *,
+        errors: Literal["raise"] = "raise",
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> list[Edited]: ...
+    @overload
+    def edit_batch(
+        self,
+        requests: Iterable[EditRequest],
+        /,
+        *,
+        errors: Literal["return"],
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> list[Edited | TagbrushError]: ...
+    @accepts(EditOptions)
+    def edit_batch(
+        self,
+        requests: Iterable[EditRequest],
+        /,
+        *,
+        errors: Errors = "raise",
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> list[Edited] | list[Edited | TagbrushError]:
+        """Many edits in one denoising run, whatever their sizes, numbers of references and prompts are.
+
+        Each output is what its request would give alone. ``n`` outputs for each request, first all
+        variants of the first request.
+
+        Args:
+            requests: see :class:`EditRequest`.
+            errors: with ``"return"``, a request that fails has exception objects in its places and costs
+                no other one its output, and after a cancel what was made is kept; with ``"raise"``, the
+                first failure is raised once all requests were tried.
+            progress, preview: as :meth:`edit`.
+            options: see :class:`EditOptions`.
+        """
+        check(errors)
+        outputs = self._run(requests, progress, preview, dict(options))
+        return outputs if errors == "return" else raised(outputs)
+
+    def _run(
+        self,
+        requests: Iterable[EditRequest],
+        progress: Progress | None,
+        preview: OnPreview | None,
+        options: dict[str, Any],
+    ) -> list[Edited | TagbrushError]:
+        # Warnings point at the caller of the public method, which is two calls above this one.
+        asked = [request._parts() for request in requests]
+        with reporting(progress, "steps") as callback:
+            outputs = self._core.edit_batch(asked, options, callback, preview)
+        return [
+            output if isinstance(output, TagbrushError) else _edited(output, asked) for output in outputs
+        ]
+
+    def set_loras(self, loras: Iterable[StrPath | Lora | tuple[StrPath, float]], /) -> None:
+        """Apply LoRA files, in place of those that were applied before; none gives the model back.
+
+        Args:
+            loras: files, or pairs of a file and its scale.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            ModelInvalidError, UnsupportedError: a key of it does not fit the model. What was applied
+                before stays then.
+        """
+        if isinstance(loras, (str, bytes, os.PathLike)):
+            raise TypeError("expected a list of LoRA files, got one")
+        pairs = [Lora(*lora) if isinstance(lora, tuple) else Lora(lora) for lora in loras]
+        files = [(os.fspath(lora.file), float(lora.scale)) for lora in pairs]
+        self._core.set_loras(files)
+        self._loras = list(files)
+
+    @property
+    def name(self) -> str:
+        """What was given to :meth:`load`."""
+        return self._recipe[0]
+
+    @property
+    def default_steps(self) -> int:
+        """Steps of denoising unless something else is asked for."""
+        return self._core.default_steps
+
+    @property
+    def default_true_cfg_scale(self) -> float:
+        """The scale of guidance unless something else is asked for."""
+        return self._core.default_true_cfg_scale
+
+    @property
+    def device(self) -> str:
+        """Where the model runs; never ``"auto"``."""
+        return self._core.device
+
+    @property
+    def dtype(self) -> Literal["f32", "bf16", "f16"]:
+        """In which number format it runs; never ``"auto"``."""
+        return self._core.dtype
+
+    def __repr__(self) -> str:
+        return f"EditPipeline({self.name!r}, device={self.device!r}, dtype={self.dtype!r})"
+
+
+def _load(
+    cls: type[EditPipeline], name: str, recipe: dict[str, Any], loras: list[tuple[StrPath, float]]
+) -> EditPipeline:
+    pipeline = cls.load(name, **recipe)
+    if loras:
+        pipeline.set_loras(loras)
+    return pipeline
+
+
+def _edited(output: _core._Output, asked: list[_core._Request]) -> Edited:
+    image, seed, request, variant, values = output
+    array = None
+    if values is not None:
+        import numpy as np
+
+        array = np.asarray(values)
+    return Edited(image, seed, request, variant, array, asked[request][0][0])

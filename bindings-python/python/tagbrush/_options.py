@@ -1,0 +1,232 @@
+"""The keyword arguments of the package, each kind of them once, for type checkers and for people.
+
+Functions take them as ``**options: Unpack[...]``. ``accepts`` shows the names and defaults to ``help``
+and notebooks too, which would only see ``**options``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+
+from . import _core
+
+if TYPE_CHECKING:
+    from ._core import Preview
+
+__all__ = [
+    "CaptionOptions",
+    "Dtype",
+    "EditOptions",
+    "ImageLike",
+    "LoadOptions",
+    "TagOptions",
+]
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+
+class HasArrayInterface(Protocol):
+    """Pillow images and arrays of numpy, among others."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+ImageLike: TypeAlias = (
+    "StrPath | bytes | bytearray | memoryview | IO[bytes] | HasArrayInterface | _core.Image"
+)
+"""What is taken for a picture.
+
+- a path, as ``str`` or :class:`os.PathLike`: a JPEG, PNG, WebP, BMP or GIF file,
+- the bytes of such a file, or a file object opened in binary mode,
+- a Pillow image, in a mode with 8 bits for a channel,
+- an array of ``uint8`` of shape (height, width), or (height, width, channels) with 1, 3 (RGB) or 4
+  (RGBA) channels; nothing else is guessed,
+- an :class:`Image`.
+
+Pixels of arrays and Pillow images are copied when the call begins.
+"""
+
+Dtype: TypeAlias = Literal["auto", "f32", "bf16", "f16"]
+"""Number formats; which of them a device can compute is checked when a model is loaded."""
+
+Errors: TypeAlias = Literal["raise", "return"]
+"""Whether a failed item raises its exception, or has the exception object in its place."""
+
+Progress: TypeAlias = bool | Callable[[int, int | None, float | None], object]
+"""``True`` for a bar of tqdm, or a function of what is done, what there is in all if that is known, and
+the seconds left if that can be told. If the function gives ``False``, the work is cancelled; what it
+raises comes out of the call, once the work has stopped. It runs on the thread that made the call."""
+
+OnPreview: TypeAlias = "Callable[[Preview], object]"
+"""A function that is given a :class:`Preview` after each step of each picture. Cancels as above."""
+
+
+class LoadOptions(TypedDict, total=False):
+    """How a model is loaded."""
+
+    device: str
+    """``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"metal"``. A device that is named is never
+    replaced by another one."""
+    dtype: Dtype
+    offline: bool
+    """Never use the network: an id must be in a local cache already."""
+    cache_dir: StrPath | None
+    """Where downloaded models are kept; the user's cache folder unless set."""
+    batch_size: int | None
+    """Pictures in one batch; chosen by the size of the input unless set."""
+    max_pixels: int | None
+    """Refuse pictures of more pixels; 128,000,000 unless set."""
+    max_side: int | None
+    """Refuse pictures with a longer side; 65,535 unless set."""
+    max_encoded_bytes: int | None
+    """Refuse longer files; 256 MiB unless set."""
+    tolerate_truncated: bool
+    """Accept JPEG files whose end is missing, as far as they go."""
+    apply_orientation: bool | None
+    """Turn pictures as their EXIF orientation says. Unless set, pictures to edit are turned and pictures
+    to tag are not, as in the taggers' reference. Never done to Pillow images and arrays."""
+
+
+class EditLoadOptions(LoadOptions, total=False):
+    """How an edit model is loaded."""
+
+    max_memory: int | None
+    """Most bytes of memory that the model may take. What does not fit is read again in every step."""
+    transformer: StrPath | None
+    """Another file for the denoising transformer: safetensors (diffusers, ComfyUI) or GGUF."""
+    text_encoder: StrPath | None
+    """Another file for the text encoder: safetensors."""
+    vae: StrPath | None
+    """Another file for the autoencoder: safetensors."""
+
+
+class TagOptions(TypedDict, total=False):
+    """Which tags of a picture are kept: those with a probability **greater** than their threshold."""
+
+    threshold: float
+    """The general threshold, 0 to 1; more than 1 keeps nothing."""
+    character_threshold: float | None
+    """The threshold of characters; the general one unless set."""
+    category_thresholds: Mapping[str | int, float] | None
+    """Thresholds of categories: ``{"general": 0.3, 4: 0.8}``."""
+    tag_thresholds: Mapping[str, float] | None
+    """Thresholds of single tags; spaces, underscores and case do not matter."""
+    best_thresholds: bool
+    """Use the thresholds that the model's author recommends, where the model has them."""
+    mcut: bool
+    """Find the threshold of each category in the scores: the middle of their largest gap."""
+    top_k: int | None
+    """Keep at most so many characters, and at most so many other tags."""
+    exclude: Sequence[str]
+    """Tags that are never given."""
+    drop_redundant: bool
+    """Drop tags that say less than another one that is there."""
+    implications: Sequence[tuple[str, str]]
+    """Which tags imply others, as pairs (``very_long_hair``, ``long_hair``), for ``drop_redundant``."""
+    order: Literal["labels", "score", "name"]
+    """The order of each list."""
+
+
+class CaptionOptions(TypedDict, total=False):
+    """How tags are written as one line."""
+
+    separator: str
+    keep_underscores: bool
+    """Keep underscores; otherwise they become spaces, except in smileys such as ``>_<``."""
+    escape: bool
+    """Put a backslash before parentheses and backslashes, as prompts want it."""
+    weights: bool
+    """Write ``(tag:0.997)``."""
+    rating: Literal["none", "first", "last"]
+    """Whether and where the most probable rating stands."""
+    characters_last: bool
+    always_first: Sequence[str]
+    """Tags that stand first when they are there, in this order."""
+    replace: Mapping[str, str] | None
+    """Tags that are written as something else; an empty text leaves the tag out."""
+    prepend: Sequence[str]
+    append: Sequence[str]
+
+
+class EditOptions(TypedDict, total=False):
+    """How edits are made."""
+
+    n: int
+    """Variants of every request, 1 to 10."""
+    size: Literal["auto"] | str | tuple[int, int]
+    """``"auto"``, ``"1024x768"`` or ``(1024, 768)``: width and height."""
+    seed: int | None
+    """The seed of the first variant; variant ``j`` has ``seed + j``. A seed gives the same noise as
+    ``torch.Generator("cpu").manual_seed(seed)``. Drawn unless set."""
+    num_inference_steps: int | None
+    """Steps of denoising, 1 to 1000; the model's own number unless set."""
+    true_cfg_scale: float | None
+    """Scale of guidance; the model's own unless set. 1 or less switches it off, which halves the time."""
+    guidance_scale: float | None
+    """Accepted, and of no effect on these models: gives a ``UserWarning``."""
+    max_sequence_length: int
+    """Accepted, and of no effect on these models: gives a ``UserWarning``."""
+    reference_area: int | None
+    """Pixels of each reference picture for the model, and of outputs of automatic size."""
+    reference_multiple: int | None
+    """What sides of references and automatic outputs are multiples of; itself a multiple of 16."""
+    preset: Literal["lightning-4", "lightning-8"] | None
+    """A step-distilled way to use a model; its LoRA must be loaded too."""
+    keep_values: bool
+    """Keep the values of outputs before they are rounded to 8 bits, as ``Edited.values``."""
+
+
+# What the core has unless something is set. `None` stands for "not set".
+DEFAULTS: dict[str, object] = {
+    "device": "auto",
+    "dtype": "auto",
+    "offline": False,
+    "tolerate_truncated": False,
+    "threshold": _core.DEFAULT_THRESHOLD,
+    "best_thresholds": False,
+    "mcut": False,
+    "exclude": (),
+    "drop_redundant": False,
+    "implications": (),
+    "order": "labels",
+    "separator": ", ",
+    "keep_underscores": False,
+    "escape": False,
+    "weights": False,
+    "rating": "none",
+    "characters_last": False,
+    "always_first": (),
+    "prepend": (),
+    "append": (),
+    "n": 1,
+    "size": "auto",
+    "max_sequence_length": 512,
+    "keep_values": False,
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def accepts(options: type) -> Callable[[F], F]:
+    """Shows the names in ``options`` in the signature of a function that takes ``**options``."""
+
+    def shown(function: F) -> F:
+        signature = inspect.signature(function)
+        kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        named = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=DEFAULTS.get(name),
+                annotation=getattr(type_, "__forward_arg__", type_),
+            )
+            for name, type_ in options.__annotations__.items()
+        ]
+        function.__signature__ = signature.replace(parameters=[*kept, *named])  # type: ignore[attr-defined]
+        return function
+
+    return shown

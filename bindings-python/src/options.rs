@@ -1,0 +1,213 @@
+//! Keyword arguments as the core's options: one function for each kind of options.
+//!
+//! `None` means that an option is not set. An unknown name is a `TypeError` that lists the known ones,
+//! as for every Python function.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use pyo3::conversion::FromPyObjectOwned;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping, PyString};
+use tagbrush::{CaptionOptions, Category, EditOptions, LoadOptions, OutputSize, TagOptions};
+
+use crate::errors::{OrRaise, invalid, raised};
+
+/// One keyword argument.
+struct Argument<'py> {
+    name: String,
+    value: Bound<'py, PyAny>,
+}
+
+impl<'py> Argument<'py> {
+    fn get<T: FromPyObjectOwned<'py>>(&self) -> PyResult<T> {
+        let py = self.value.py();
+        self.value.extract::<T>().map_err(Into::<PyErr>::into).map_err(|error| {
+            let message = format!("{}: {}", self.name, error.value(py));
+            if error.is_instance_of::<PyOverflowError>(py) {
+                return raised(py, &invalid("option", message));
+            }
+            match error.is_instance_of::<PyTypeError>(py) {
+                true => PyTypeError::new_err(message),
+                false => error,
+            }
+        })
+    }
+
+    /// A value that the core reads from text.
+    fn parse<T: FromStr<Err = tagbrush::Error>>(&self) -> PyResult<T> {
+        self.get::<String>()?.parse().or_raise(self.value.py())
+    }
+
+    fn unknown(&self, known: &str) -> PyErr {
+        PyTypeError::new_err(format!("unexpected keyword argument '{}'; known: {known}", self.name))
+    }
+}
+
+/// The arguments that are set.
+fn arguments<'py>(
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<impl Iterator<Item = Argument<'py>>> {
+    let mut arguments = Vec::new();
+    for (name, value) in options.into_iter().flatten() {
+        if !value.is_none() {
+            arguments.push(Argument { name: name.extract()?, value });
+        }
+    }
+    Ok(arguments.into_iter())
+}
+
+pub(crate) fn load_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<LoadOptions> {
+    let mut load = LoadOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "device" => load.device = argument.parse()?,
+            "dtype" => load.precision = argument.parse()?,
+            "offline" => load.offline = argument.get()?,
+            "cache_dir" => load.cache_dir = Some(argument.get()?),
+            "batch_size" => load.batch_size = Some(argument.get()?),
+            "max_memory" => load.max_memory = Some(argument.get()?),
+            "transformer" => load.transformer = Some(argument.get()?),
+            "text_encoder" => load.text_encoder = Some(argument.get()?),
+            "vae" => load.vae = Some(argument.get()?),
+            "max_pixels" => load.decode.limits.max_pixels = argument.get()?,
+            "max_side" => load.decode.limits.max_side = argument.get()?,
+            "max_encoded_bytes" => load.decode.limits.max_encoded_bytes = argument.get()?,
+            "tolerate_truncated" => load.decode.tolerate_truncated = argument.get()?,
+            "apply_orientation" => load.decode.apply_orientation = Some(argument.get()?),
+            _ => {
+                return Err(argument.unknown(
+                    "device, dtype, offline, cache_dir, batch_size, max_memory, transformer, \
+                     text_encoder, vae, max_pixels, max_side, max_encoded_bytes, \
+                     tolerate_truncated, apply_orientation",
+                ));
+            }
+        }
+    }
+    Ok(load)
+}
+
+pub(crate) fn tag_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<TagOptions> {
+    let mut tag = TagOptions::default();
+    let mut characters = None;
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "threshold" => tag.threshold = argument.get()?,
+            "character_threshold" => characters = Some(argument.get()?),
+            "category_thresholds" => tag.category_thresholds = categories(&argument)?,
+            "tag_thresholds" => tag.tag_thresholds = pairs(&argument)?.into_iter().collect(),
+            "best_thresholds" => tag.best_thresholds = argument.get()?,
+            "mcut" => tag.mcut = argument.get()?,
+            "top_k" => tag.top_k = Some(argument.get()?),
+            "exclude" => tag.exclude = argument.get()?,
+            "drop_redundant" => tag.drop_redundant = argument.get()?,
+            "implications" => tag.implications = argument.get()?,
+            "order" => tag.order = argument.parse()?,
+            _ => {
+                return Err(argument.unknown(
+                    "threshold, character_threshold, category_thresholds, tag_thresholds, \
+                     best_thresholds, mcut, top_k, exclude, drop_redundant, implications, order",
+                ));
+            }
+        }
+    }
+    // The option that names characters is the more special one, in whatever order they came.
+    Ok(match characters {
+        Some(threshold) => tag.character_threshold(threshold),
+        None => tag,
+    })
+}
+
+pub(crate) fn caption_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<CaptionOptions> {
+    let mut caption = CaptionOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "separator" => caption.separator = argument.get()?,
+            "keep_underscores" => caption.keep_underscores = argument.get()?,
+            "escape" => caption.escape = argument.get()?,
+            "weights" => caption.weights = argument.get()?,
+            "rating" => caption.rating = argument.parse()?,
+            "characters_last" => caption.characters_last = argument.get()?,
+            "always_first" => caption.always_first = argument.get()?,
+            "replace" => caption.replace = pairs(&argument)?,
+            "prepend" => caption.prepend = argument.get()?,
+            "append" => caption.append = argument.get()?,
+            _ => {
+                return Err(argument.unknown(
+                    "separator, keep_underscores, escape, weights, rating, characters_last, \
+                     always_first, replace, prepend, append",
+                ));
+            }
+        }
+    }
+    Ok(caption)
+}
+
+pub(crate) fn edit_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<EditOptions> {
+    let mut edit = EditOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "n" => edit.n = argument.get()?,
+            "size" => edit.size = size(&argument)?,
+            "seed" => edit.seed = Some(argument.get()?),
+            "num_inference_steps" => edit.num_inference_steps = Some(argument.get()?),
+            "true_cfg_scale" => edit.true_cfg_scale = Some(argument.get()?),
+            "guidance_scale" => edit.guidance_scale = Some(argument.get()?),
+            "max_sequence_length" => edit.max_sequence_length = argument.get()?,
+            "reference_area" => edit.reference_area = Some(argument.get()?),
+            "reference_multiple" => edit.reference_multiple = Some(argument.get()?),
+            "preset" => edit.preset = Some(argument.parse()?),
+            "keep_values" => edit.keep_values = argument.get()?,
+            _ => {
+                return Err(argument.unknown(
+                    "n, size, seed, num_inference_steps, true_cfg_scale, guidance_scale, \
+                     max_sequence_length, reference_area, reference_multiple, preset, keep_values",
+                ));
+            }
+        }
+    }
+    Ok(edit)
+}
+
+/// `"auto"`, `"640x480"` or a pair of width and height.
+fn size(argument: &Argument<'_>) -> PyResult<OutputSize> {
+    if argument.value.is_instance_of::<PyString>() {
+        return argument.parse();
+    }
+    let (width, height) = argument.get()?;
+    Ok(OutputSize::Exact(width, height))
+}
+
+/// A mapping from names to values, in its order.
+fn pairs<'py, T: FromPyObjectOwned<'py>>(argument: &Argument<'py>) -> PyResult<Vec<(String, T)>> {
+    let Ok(mapping) = argument.value.cast::<PyMapping>() else {
+        let name = &argument.name;
+        return Err(PyTypeError::new_err(format!("{name}: expected a mapping, such as a dict")));
+    };
+    let items = mapping.items()?.into_any();
+    Argument { name: argument.name.clone(), value: items }.get()
+}
+
+/// A mapping from categories, as names or numbers, to thresholds.
+fn categories(argument: &Argument<'_>) -> PyResult<BTreeMap<Category, f32>> {
+    let Ok(mapping) = argument.value.cast::<PyMapping>() else {
+        let name = &argument.name;
+        return Err(PyTypeError::new_err(format!("{name}: expected a mapping, such as a dict")));
+    };
+    let mut thresholds = BTreeMap::new();
+    for item in mapping.items()? {
+        let (category, threshold): (Bound<'_, PyAny>, f32) =
+            Argument { name: argument.name.clone(), value: item }.get()?;
+        // `4` and `"4"` are the same category.
+        let category = category.str()?.to_cow()?.parse().or_raise(category.py())?;
+        thresholds.insert(category, threshold);
+    }
+    Ok(thresholds)
+}
+
+/// LoRA files with their scales.
+pub(crate) fn loras(files: Vec<(PathBuf, f64)>) -> Vec<tagbrush::Lora> {
+    files.into_iter().map(|(file, scale)| tagbrush::Lora::new(file).scale(scale)).collect()
+}
