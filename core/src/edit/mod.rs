@@ -150,6 +150,18 @@ impl EditPipeline {
         run::run(&self.model, requests, options, control, &mut sink)
     }
 
+    /// Whether these requests and options mean something to this model, without any work: what they
+    /// ask for is checked, and pictures are not looked at.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the first option or request that means nothing.
+    pub fn check(&self, requests: &[EditRequest], options: &EditOptions) -> Result<()> {
+        options.resolve(&self.model.recipe, self.model.grid)?;
+        requests.iter().enumerate().try_for_each(|(i, request)| {
+            request.check().map_err(|error| error.with("request", i))
+        })
+    }
+
     /// Applies LoRA files to the transformer, in place of those that were applied before; an empty
     /// list gives the model back as it was, to the last bit. Clones share them. Files of the usual
     /// key formats are read: those of peft, kohya and ComfyUI.
@@ -172,6 +184,11 @@ impl EditPipeline {
     /// Steps of denoising unless something else is asked for.
     pub fn default_steps(&self) -> usize {
         self.model.recipe.steps
+    }
+
+    /// Pixels of outputs unless a size is asked for.
+    pub fn default_area(&self) -> usize {
+        self.model.recipe.area
     }
 
     /// The scale of guidance unless something else is asked for.

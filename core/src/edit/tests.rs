@@ -302,7 +302,11 @@ fn wrong_options_are_refused_by_their_names() {
         let error = pipeline.edit_batch(&request, &options, &Control::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&format!("field={field}")), "{error}");
+        assert_eq!(pipeline.check(&request, &options).unwrap_err().to_string(), error.to_string());
     }
+    pipeline.check(&request, &options()).unwrap();
+    let blank = EditRequest::new(picture([64, 64]), " ");
+    assert!(pipeline.check(&[blank], &options()).unwrap_err().to_string().contains("prompt"));
     // The first pipeline takes one picture.
     let two = EditRequest::with_references([picture([64, 64]), picture([64, 64])], "x");
     let error = pipeline.edit(&two, &options()).unwrap_err();

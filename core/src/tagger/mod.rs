@@ -152,6 +152,21 @@ impl Tagger {
         self.stream(Wanted::Scores, images.into_iter(), control, None).collect()
     }
 
+    /// The tags that [`scores`](Self::scores) of a picture give: so pictures that go through the
+    /// network together can each have options of their own.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option means nothing, or if there is not
+    /// one score for each label.
+    pub fn select(&self, scores: &[f32], options: &TagOptions) -> Result<Tags> {
+        let (found, expected) = (scores.len(), self.model.labels.len());
+        if found != expected {
+            return Err(Error::invalid_input(format!("{found} scores for {expected} labels"))
+                .with("field", "scores"));
+        }
+        Ok(Selection::new(&self.model.labels, options)?.apply(scores))
+    }
+
     /// The features of each picture that the network's last layer sees, of length
     /// [`embedding_length`](Self::embedding_length): neighbours in them are similar pictures.
     pub fn embed<I: Into<Input>>(

@@ -295,6 +295,23 @@ fn the_same_picture_has_the_same_tags_wherever_it_stands() {
 }
 
 #[test]
+fn scores_give_the_tags_of_any_options() {
+    let tagger = Tagger::load("demo", &LoadOptions::default()).unwrap();
+    let scores = tagger.scores([picture(7)], &Control::new()).remove(0).unwrap();
+    for options in [TagOptions::default(), TagOptions::default().threshold(0.01).top_k(2)] {
+        let expected = tagger.tag(picture(7), &options).unwrap();
+        assert_eq!(tagger.select(&scores, &options).unwrap(), expected);
+    }
+    let wrong = [
+        tagger.select(&scores[1..], &TagOptions::default()),
+        tagger.select(&scores, &TagOptions::default().threshold(-1.0)),
+    ];
+    for wrong in wrong {
+        assert_eq!(wrong.unwrap_err().kind(), crate::ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
 fn a_bad_picture_costs_no_other_one_its_answer() {
     let inputs = || {
         [
