@@ -6,7 +6,7 @@ PYTHON ?= python3
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV = $(TARGET)/python
 
-.PHONY: test check unit docs lean demo goldens test-python wheel
+.PHONY: test check unit docs lean demo serve goldens test-python wheel
 
 test: check lean docs unit test-python
 	@echo "all checks passed"
@@ -51,6 +51,10 @@ $(VENV)/installed: bindings-python/tests/requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet -r bindings-python/tests/requirements.txt
 	touch $@
+
+# The example server on http://127.0.0.1:8000.
+serve:
+	$(CARGO) run --release -p server-example
 
 # The first command of the README.
 demo:

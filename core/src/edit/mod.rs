@@ -157,9 +157,10 @@ impl EditPipeline {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for the first option or request that means nothing.
     pub fn check(&self, requests: &[EditRequest], options: &EditOptions) -> Result<()> {
         options.resolve(&self.model.recipe, self.model.grid)?;
-        requests.iter().enumerate().try_for_each(|(i, request)| {
-            request.check().map_err(|error| error.with("request", i))
-        })
+        requests
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, request)| request.check().map_err(|error| error.with("request", i)))
     }
 
     /// Applies LoRA files to the transformer, in place of those that were applied before; an empty
