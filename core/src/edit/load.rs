@@ -49,7 +49,7 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
     let recipe = read(dir, recipe::FILE, Recipe::parse)?;
     let scheduler = read(dir, "scheduler/scheduler_config.json", FlowMatchEuler::parse)?;
     let vision = read(dir, "processor/preprocessor_config.json", VisionInput::parse)?;
-    let prompts = tokenizer(dir)?;
+    let prompts = PromptEncoder::read(dir)?;
     let text_config =
         read(dir, "text_encoder/config.json", |text| VlConfig::parse(text.as_bytes()))?;
     let vae_config = read(dir, "vae/config.json", |text| VaeConfig::parse(value(text)?))?;
@@ -256,17 +256,6 @@ fn read<T>(dir: &ModelDir, file: &str, parse: impl FnOnce(&str) -> Result<T>) ->
 
 fn value(text: &str) -> Result<Value> {
     serde_json::from_str(text).map_err(|e| Error::model_invalid(format!("not JSON: {e}")))
-}
-
-fn tokenizer(dir: &ModelDir) -> Result<PromptEncoder> {
-    let files = ["processor/tokenizer.json", "tokenizer/tokenizer.json"];
-    let Some(file) = files.into_iter().find(|file| dir.has(file)) else {
-        return Err(Error::new(
-            ErrorKind::ModelNotFound,
-            format!("the folder has neither `{}` nor `{}`", files[0], files[1]),
-        ));
-    };
-    read(dir, file, |text| PromptEncoder::from_json(text.as_bytes()))
 }
 
 /// Fails unless the parts fit each other.

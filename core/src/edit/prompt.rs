@@ -7,13 +7,15 @@
 
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use tokenizers::Tokenizer;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::ModelDir;
 
 /// The chat up to the user's turn. The models know it by heart, so it is kept to the letter.
 pub(super) const PREFIX: &str = "<|im_start|>system\nDescribe the key features of the input image (color, \
@@ -33,6 +35,9 @@ const NEEDED: [&str; 5] =
 /// The id of [`IMAGE_PAD`] in the vocabulary of the published models, and the tokens of [`PREFIX`]
 /// there. The reference has the second number built in.
 const PUBLISHED: (u32, usize) = (151_655, 64);
+
+/// Where the files of the tokenizer are; the second has always been there.
+const FOLDERS: [&str; 2] = ["processor", "tokenizer"];
 
 /// How pictures and instruction are put into the user's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +89,41 @@ pub(crate) struct PromptEncoder {
 }
 
 impl PromptEncoder {
+    /// Out of a model folder: from a `tokenizer.json`, or from the files that came before it.
+    pub(crate) fn read(dir: &ModelDir) -> Result<Self> {
+        for folder in FOLDERS {
+            let file = format!("{folder}/tokenizer.json");
+            if dir.has(&file) {
+                let read = Self::from_json(dir.text(&file)?.as_bytes());
+                return read.map_err(|error| error.with("file", dir.origin(&file)));
+            }
+        }
+        for folder in FOLDERS.into_iter().rev() {
+            if vocabulary::FILES.iter().all(|file| dir.has(&format!("{folder}/{file}"))) {
+                let read = vocabulary::read(dir, folder)?;
+                let file = dir.origin(&format!("{folder}/{}", vocabulary::FILES[0]));
+                return Self::new(read).map_err(|error| error.with("file", file));
+            }
+        }
+        let [newer, older] = FOLDERS;
+        let files = vocabulary::FILES.join("` and `");
+        Err(Error::new(
+            ErrorKind::ModelNotFound,
+            format!("the folder has no `{newer}/tokenizer.json`, and no `{files}` in `{older}`"),
+        ))
+    }
+
     /// From the content of a `tokenizer.json`. The caller adds the file to errors.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self> {
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
-            Error::model_invalid(format!("cannot read the tokenizer: {e}")).caused_by(e)
-        })?;
+        let unreadable =
+            |message: String| Error::model_invalid(format!("cannot read the tokenizer: {message}"));
+        vocabulary::check_json(bytes)?;
+        let tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|e| unreadable(e.to_string()).caused_by(e))?;
+        Self::new(tokenizer)
+    }
+
+    fn new(mut tokenizer: Tokenizer) -> Result<Self> {
         // Prompts are never cut or filled up: they are encoded one by one.
         tokenizer.with_padding(None);
         let _ = tokenizer.with_truncation(None);

@@ -283,11 +283,36 @@ def prompts():
     (OUT / "prompts.json").write_text(json.dumps(cases) + "\n")
 
 
+def vocabulary():
+    """The same tokenizer in the older form: words and merges, and beside them what was added."""
+    made = json.loads((OUT / "tokenizer.json").read_text())
+    folder = OUT / "tokenizer"
+    folder.mkdir(exist_ok=True)
+
+    def write(file, value):
+        (folder / file).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    write("vocab.json", made["model"]["vocab"])
+    merges = [" ".join(pair) for pair in made["model"]["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    added = {str(token["id"]): {key: token[key] for key in token if key != "id"} for token in made["added_tokens"]}
+    write("added_tokens.json", {token["content"]: int(number) for number, token in added.items()})
+    special = {"eos_token": dict(content="<|im_end|>"), "pad_token": "<|endoftext|>", "additional_special_tokens": SPECIAL[1:]}
+    write("special_tokens_map.json", special)
+    config = dict(add_prefix_space=False, added_tokens_decoder=added, tokenizer_class="Qwen2Tokenizer", unk_token=None)
+    config |= dict(eos_token="<|im_end|>", pad_token="<|endoftext|>", additional_special_tokens=SPECIAL[1:])
+    write("tokenizer_config.json", config)
+    older, newer = Qwen2Tokenizer.from_pretrained(folder), Tokenizer.from_file(str(OUT / "tokenizer.json"))
+    for prompt in [*PROMPTS, "<|im_start|>user\n<|image_pad|>x<|im_end|>"]:
+        assert older(prompt)["input_ids"] == newer.encode(prompt).ids, prompt
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     schedules()
     noise()
     pictures()
     prompts()
-    for file in OUT.iterdir():
-        file.chmod(0o644)
+    vocabulary()
+    for file in OUT.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)

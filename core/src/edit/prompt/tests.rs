@@ -1,15 +1,16 @@
 //! Prompts against the tokens that the pipelines of diffusers make of them, and what is refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use super::{PREFIX, PromptEncoder, Template, check_published};
 use crate::ErrorKind;
+use crate::weights::ModelDir;
 
 fn text(file: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/edit");
-    std::fs::read_to_string(folder.join(file)).unwrap()
+    std::fs::read_to_string(goldens().join(file)).unwrap()
 }
 
 #[derive(Deserialize)]
@@ -25,11 +26,83 @@ fn encoder() -> PromptEncoder {
     PromptEncoder::from_json(text("tokenizer.json").as_bytes()).unwrap()
 }
 
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/edit")
+}
+
 #[test]
 fn prompts_equal_the_pipelines() {
+    check_prompts(&encoder());
+}
+
+/// The goldens' vocabulary in a folder as published, less some files.
+fn older(without: &[&str]) -> (TempDir, ModelDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("tokenizer");
+    std::fs::create_dir(&to).unwrap();
+    for entry in std::fs::read_dir(goldens().join("tokenizer")).unwrap() {
+        let entry = entry.unwrap();
+        if !without.iter().any(|name| entry.file_name() == *name) {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let dir = ModelDir::Disk(folder.path().to_owned());
+    (folder, dir)
+}
+
+#[test]
+fn the_older_form_of_the_tokenizer_gives_the_same() {
+    for without in [&[][..], &["added_tokens.json", "special_tokens_map.json"]] {
+        check_prompts(&PromptEncoder::read(&older(without).1).unwrap());
+    }
+    let (_folder, dir) = older(&["tokenizer_config.json"]);
+    let read = PromptEncoder::read(&dir).unwrap();
+    check_prompts(&read);
+    assert_eq!(read.special, encoder().special);
+}
+
+#[test]
+fn errors_of_the_older_form_name_the_file() {
+    let error = |without: &[&str], file: &str, content: Option<&str>| {
+        let (folder, dir) = older(without);
+        if let Some(content) = content {
+            std::fs::write(folder.path().join("tokenizer").join(file), content).unwrap();
+        }
+        let error = PromptEncoder::read(&dir).err().unwrap().to_string();
+        assert!(error.contains(file), "{file}: {error}");
+        error
+    };
+    let config = ["tokenizer_config.json"];
+    error(&["vocab.json"], "vocab.json", None);
+    error(&["merges.txt"], "merges.txt", None);
+    error(&["added_tokens.json", "tokenizer_config.json"], "added_tokens.json", None);
+    error(&[], "vocab.json", Some("[]"));
+    assert!(error(&[], "vocab.json", Some(r#"{"a": 0, "b": 2}"#)).contains("2 stands for 1"));
+    assert!(error(&[], "merges.txt", Some("#version: 0.2\na b c\n")).contains("line 2"));
+    assert!(error(&[], "merges.txt", Some("h qqq\n")).contains("qqq"));
+    assert!(error(&[], "merges.txt", Some("assistant assistant\n")).contains("assistantassistant"));
+    error(&[], "tokenizer_config.json", Some("{\"added_tokens_decoder\": 1}"));
+    let moved = r#"{"<|endoftext|>": 562, "<|im_start|>": 600}"#;
+    assert!(error(&config, "added_tokens.json", Some(moved)).contains("<|im_start|>"));
+    let none = r#"{"added_tokens_decoder": {}}"#;
+    let (folder, dir) = older(&[]);
+    std::fs::write(folder.path().join("tokenizer/tokenizer_config.json"), none).unwrap();
+    assert!(PromptEncoder::read(&dir).err().unwrap().to_string().contains("<|im_start|>"));
+}
+
+#[test]
+fn merges_that_do_not_fit_are_refused_in_both_forms() {
+    for merges in [serde_json::json!([["assistant", "assistant"]]), serde_json::json!(["Ġ qqq"])] {
+        let made = changed(|value| value["model"]["merges"] = merges);
+        assert!(made.err().unwrap().message().contains("the vocabulary has not"));
+    }
+    let prefixed = changed(|value| value["model"]["continuing_subword_prefix"] = "##".into());
+    assert_eq!(prefixed.err().unwrap().kind(), ErrorKind::Unsupported);
+}
+
+fn check_prompts(encoder: &PromptEncoder) {
     let cases: Vec<Case> = serde_json::from_str(&text("prompts.json")).unwrap();
     assert!(cases.len() > 20);
-    let encoder = encoder();
     for case in &cases {
         let template = if case.template == "edit" { Template::Edit } else { Template::EditPlus };
         let found = encoder.encode(template, ("prompt", &case.prompt), &case.vectors).unwrap();
