@@ -13,7 +13,7 @@ use super::recipe::{self, Recipe};
 use super::vision::VisionInput;
 use super::{Lora, Model};
 use crate::device::{Placement, Precision};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::hub::{self, Task};
 use crate::models::qwen_image::{
     Modulation, QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig,
