@@ -136,6 +136,7 @@ impl App {
             ended.await.ok();
         }
         self.jobs.settle().await;
+        self.jobs.files.release();
     }
 }
 
@@ -163,7 +164,10 @@ pub async fn serve(
         // Every answer was given; a client that does not read its own is not waited for.
         None => match tokio::time::timeout(Duration::from_secs(5), &mut server).await {
             Ok(ended) => ended,
-            Err(_) => return Ok(server.abort()),
+            Err(_) => {
+                server.abort();
+                return Ok(());
+            }
         },
     };
     ended.map_err(std::io::Error::other)?

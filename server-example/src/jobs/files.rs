@@ -4,15 +4,22 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use tagbrush::ImageFormat;
 
+use crate::engine::lock;
 use crate::ids::hash;
+
+/// How the end of a file's name begins while it is written.
+const PART: &str = "part-";
 
 /// The two folders.
 pub struct Files {
     outputs: PathBuf,
     inputs: PathBuf,
+    /// Held while this server uses the folders.
+    lock: Mutex<Option<File>>,
 }
 
 impl Files {
@@ -24,7 +31,50 @@ impl Files {
             let probe = folder.join(".probe");
             fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(failed)?;
         }
-        Ok(Self { outputs: outputs.to_owned(), inputs: inputs.to_owned() })
+        let failed = |e| format!("cannot lock the folder {}: {e}", outputs.display());
+        let lock = File::create(outputs.join(".lock")).map_err(failed)?;
+        // Two servers would take up each other's jobs.
+        lock.try_lock().map_err(|_| {
+            format!("another server uses the folder {}; set OUTPUT_DIR", outputs.display())
+        })?;
+        let lock = Mutex::new(Some(lock));
+        let files = Self { outputs: outputs.to_owned(), inputs: inputs.to_owned(), lock };
+        files.clear_parts().map_err(|e| format!("cannot tidy up the folders: {e}"))?;
+        Ok(files)
+    }
+
+    /// Lets another server use the folders.
+    pub fn release(&self) {
+        *lock(&self.lock) = None;
+    }
+
+    /// Deletes what a server that was killed had begun to write.
+    fn clear_parts(&self) -> io::Result<()> {
+        let mut folders = vec![self.inputs.clone(), self.outputs.clone()];
+        for entry in fs::read_dir(&self.outputs)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        for folder in folders {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+                if end.starts_with(PART) {
+                    fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what a job made before it failed or was cancelled.
+    pub fn delete_of(&self, day: &str, task: &str) {
+        let Ok(entries) = fs::read_dir(self.outputs.join(day)) else { return };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let own: Vec<_> = names.filter(|name| name.starts_with(&format!("{task}_"))).collect();
+        self.delete_outputs(&own.iter().map(|name| format!("{day}/{name}")).collect::<Vec<_>>());
     }
 
     /// Keeps a picture that a job was given, and gives its name. Equal pictures are kept once.
@@ -128,7 +178,7 @@ fn read(folder: &Path, name: &str) -> io::Result<Vec<u8>> {
 
 /// Writes beside the file first, to the disk, and renames.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = path.with_extension(format!("part-{}", crate::ids::new_id()));
+    let part = path.with_extension(format!("{PART}{}", crate::ids::new_id()));
     let written = (|| {
         let mut file = File::create_new(&part)?;
         file.write_all(bytes)?;
@@ -174,6 +224,15 @@ mod tests {
         ] {
             assert!(files.output(day, name).is_err(), "{day} {name}");
         }
+        let second = Files::open(&outputs, &inputs).err().unwrap();
+        assert!(second.contains("another server"), "{second}");
+        fs::write(outputs.join("2026-01-02/0af_04.part-x"), b"half").unwrap();
+        files.release();
+        let files = Files::open(&outputs, &inputs).unwrap();
+        assert_eq!(fs::read_dir(outputs.join("2026-01-02")).unwrap().count(), 1);
+        files.write_output("2026-01-02", "0b", 0, format, b"x").unwrap();
+        files.delete_of("2026-01-02", "0b");
+        assert!(files.output("2026-01-02", "0b_00.png").is_err());
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink("../../secret.png", outputs.join("2026-01-02/bad.png"))

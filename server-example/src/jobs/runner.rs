@@ -251,12 +251,16 @@ async fn end(app: &App, id: &str, how: End) {
     };
     info!(task = %id, status, message, "a job ended");
     metrics::counter!("jobs_total", "status" => status).increment(1);
-    let own = id.to_owned();
+    let (own, files_of) = (id.to_owned(), app.clone());
     let ended = app
         .jobs
         .with_store(move |store| {
             store.finish(&own, status, &result, message.as_deref(), now_millis())?;
-            store.get(&own)
+            let record = store.get(&own)?;
+            if let Some(record) = record.as_ref().filter(|record| record.result.is_empty()) {
+                files_of.jobs.files.delete_of(&store.day(record.in_queue_mills)?, &own);
+            }
+            Ok(record)
         })
         .await;
     if let Ok(Some(record)) = ended

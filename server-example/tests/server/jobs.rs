@@ -233,12 +233,12 @@ async fn a_stopped_server_leaves_its_jobs_to_the_next_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_job_that_keeps_ending_the_server_is_given_up() {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let fake = Arc::new(Fake::default());
-    let server = next_server(&fake, &folder).await;
+    let (server, fake) = Server::new(&[("GRACE_S", "0")]).await;
+    let folder = Arc::clone(&server.folder);
     fake.hold();
     let id = accepted(&server, form()).await;
     fake.until_held().await;
+    server.app.stop().await;
     // What a kill leaves behind: a row that was begun and did not end. Here it was so three times.
     let db = Connection::open(folder.path().join("outputs/db.sqlite3")).unwrap();
     db.execute("UPDATE tasks SET attempts = 3", []).unwrap();
@@ -255,5 +255,4 @@ async fn a_job_that_keeps_ending_the_server_is_given_up() {
         assert_eq!(task["task_status"], "failed");
         assert!(task["message"].as_str().unwrap().contains(why), "{task}");
     }
-    fake.release();
 }
