@@ -31,8 +31,9 @@ docs:
 unit:
 	$(CARGO) test --release --workspace
 
-# The Python package, tested as people get it: the wheel, installed. It is built with the same profile and features, in the
-# same target folder, so the core is not compiled again for it.
+# The Python package, tested as people get it: the wheel, installed. It is built with the profile and in the target folder of
+# everything else. What the tools of the tests and the server switch on in shared dependencies is not part of a wheel, so the core
+# is compiled a second time for it.
 test-python: wheel
 	cd bindings-python && $(VENV)/bin/python -m pytest
 	cd bindings-python && $(VENV)/bin/python -m mypy.stubtest tagbrush._core
