@@ -110,6 +110,8 @@ impl Image {
         let size = (self.width as usize, self.height as usize);
         JpegEncoder::new(&pixels, size.0, size.1, PixelFormat::Rgb)
             .quality(quality)
+            // Without it low qualities get tables of 16 bits, which not every decoder reads.
+            .force_baseline(true)
             .subsampling(Subsampling::S444)
             .encode()
             .map_err(|e| cannot("JPEG", e))
@@ -161,6 +163,21 @@ mod tests {
         let off = found.pixels().iter().zip(flat.pixels()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(off.unwrap() <= 2, "{off:?}");
         assert!(flat.encode(ImageFormat::Jpeg { quality: 0 }).is_err());
+    }
+
+    #[test]
+    fn jpeg_of_every_quality_is_baseline() {
+        for quality in [1, 10, 25, 50, 95, 100] {
+            let bytes = picture(false).encode(ImageFormat::Jpeg { quality }).unwrap();
+            let after = |marker: u8| {
+                let at = bytes.windows(2).position(|pair| pair == [0xFF, marker]);
+                at.map(|at| bytes[at + 4])
+            };
+            // The start of a baseline frame; the upper half of a table's first byte is its precision.
+            assert!(after(0xC0).is_some(), "{quality}");
+            assert_eq!(after(0xDB).unwrap() >> 4, 0, "{quality}");
+            assert_eq!(Image::decode(&bytes).unwrap().height(), 13);
+        }
     }
 
     #[test]
