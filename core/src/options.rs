@@ -25,8 +25,8 @@ pub struct LoadOptions {
     /// by the number of tokens.
     pub batch_size: Option<usize>,
     /// Most bytes of memory that an edit model may take. Blocks of its networks that do not fit are
-    /// read from their files again in every step. Without it all of them stay in memory. What pictures
-    /// take beside the weights is an estimate.
+    /// read from their files again in every step. Without it all of them stay in memory. The bound
+    /// is an estimate, which large models can exceed.
     pub max_memory: Option<u64>,
     /// A file with the denoising transformer of an edit model, in place of the folder's: safetensors
     /// in the names of diffusers or ComfyUI, or GGUF.
