@@ -77,12 +77,19 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
             |name| name.starts_with("transformer_blocks."),
             |name| !Modulation::takes(name),
         ),
-        bytes_of_text: Bytes::of(
+        bytes_of_vision: Bytes::of(
             &*text,
             dtype,
-            text_config.text.num_hidden_layers + text_config.vision.depth,
-            |name| name.contains(".layers.") || name.contains("visual.blocks."),
-            |name| !qwen2_5_vl::is_unused(name),
+            text_config.vision.depth,
+            |name| name.contains("visual.blocks."),
+            |name| name.contains("visual."),
+        ),
+        bytes_of_language: Bytes::of(
+            &*text,
+            dtype,
+            text_config.text.num_hidden_layers,
+            |name| name.contains(".layers."),
+            |name| !name.contains("visual.") && !qwen2_5_vl::is_unused(name),
         ),
         bytes_of_vae: 2 * Bytes::of(&*vae, DType::F32, 1, |_| true, |_| true).total(),
         recipe,
@@ -113,7 +120,7 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
         model.text_encoder()?;
         model.transformer(0)?;
     } else {
-        model.bytes_of_text.keep(model.max_memory, model.bytes_of_vae)?;
+        model.keep_of_text()?;
         model.bytes_of_transformer.keep(model.max_memory, model.bytes_of_vae)?;
         model.load_text_encoder(0, 0)?;
         model.load_transformer(0)?;
@@ -199,11 +206,20 @@ impl Model {
     /// The text encoder and its vision part.
     pub(super) fn text_encoder(&self) -> Result<Arc<TextEncoder>> {
         self.text.get(|| {
-            let keep = self.bytes_of_text.keep(self.max_memory, self.bytes_of_vae)?;
-            // The language model is used for longer.
-            let of_language = keep.min(self.text_config.text.num_hidden_layers);
-            self.load_text_encoder(of_language, keep - of_language)
+            let (of_language, of_vision) = self.keep_of_text()?;
+            self.load_text_encoder(of_language, of_vision)
         })
+    }
+
+    /// How many layers of the language model and blocks of the vision part stay in memory. The latter
+    /// are small, so they stay all or none.
+    fn keep_of_text(&self) -> Result<(usize, usize)> {
+        let (language, vision) = (&self.bytes_of_language, &self.bytes_of_vision);
+        let keep = |beside: u64| language.keep(self.max_memory, self.bytes_of_vae + beside);
+        match keep(vision.total()) {
+            Ok(of_language) => Ok((of_language, vision.blocks)),
+            Err(_) => Ok((keep(vision.least())?, 0)),
+        }
     }
 
     fn load_text_encoder(&self, of_language: usize, of_vision: usize) -> Result<TextEncoder> {

@@ -77,15 +77,20 @@ impl Bytes {
         self.rest + self.block * self.blocks as u64
     }
 
+    /// With no block that stays.
+    pub(super) fn least(&self) -> u64 {
+        self.rest + READ * self.block
+    }
+
     /// How many blocks stay in `memory` bytes beside `other` bytes, or an error if not even one block
     /// after the other fits.
     pub(super) fn keep(&self, memory: Option<u64>, other: u64) -> Result<usize> {
         let Some(memory) = memory else { return Ok(self.blocks) };
-        let fixed = OVERHEAD + other + self.rest;
-        if fixed + self.block * self.blocks as u64 <= memory {
+        let beside = OVERHEAD + other;
+        if beside + self.total() <= memory {
             return Ok(self.blocks);
         }
-        let least = fixed + READ * self.block;
+        let least = beside + self.least();
         if memory < least {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
