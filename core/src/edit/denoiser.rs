@@ -13,7 +13,6 @@ use crate::models::qwen_image::{
 };
 
 /// What one output is made from.
-#[derive(Clone)]
 pub(super) struct Condition {
     pub(super) target: Grid,
     /// Latents of the references, `(n, channels)` each, and their grids.
@@ -22,8 +21,6 @@ pub(super) struct Condition {
     pub(super) positive: Tensor,
     /// The states of the negative prompt, with guidance.
     pub(super) negative: Option<Tensor>,
-    /// For each step, what its time does to the network.
-    pub(super) modulations: Arc<Vec<Modulation>>,
 }
 
 impl Condition {
@@ -46,11 +43,14 @@ impl Condition {
 /// Samples and passes of them, in the order of a batch.
 type Key = Vec<(usize, Branch)>;
 
-/// The transformer with the conditions of all samples of a run.
+/// What a sample is made from, and for each step what its time does to the network.
+type Input<'a> = (&'a Condition, Arc<Vec<Modulation>>);
+
+/// The transformer with the inputs of all samples of a run.
 pub(super) struct EditDenoiser<'a> {
     network: &'a QwenImageTransformer,
     config: &'a TransformerConfig,
-    conditions: Vec<Condition>,
+    inputs: Vec<Input<'a>>,
     control: &'a Control,
     /// The layout of the last batch: the next step is laid out alike.
     layout: RefCell<Option<(Key, Arc<Layout>)>>,
@@ -60,10 +60,10 @@ impl<'a> EditDenoiser<'a> {
     pub(super) fn new(
         network: &'a QwenImageTransformer,
         config: &'a TransformerConfig,
-        conditions: Vec<Condition>,
+        inputs: Vec<Input<'a>>,
         control: &'a Control,
     ) -> Self {
-        Self { network, config, conditions, control, layout: RefCell::new(None) }
+        Self { network, config, inputs, control, layout: RefCell::new(None) }
     }
 
     fn layout(&self, evaluations: &[Evaluation<'_>], near: &Tensor) -> Result<Arc<Layout>> {
@@ -76,7 +76,7 @@ impl<'a> EditDenoiser<'a> {
         let samples: Vec<_> = evaluations
             .iter()
             .map(|evaluation| {
-                let condition = &self.conditions[evaluation.sample];
+                let (condition, _) = &self.inputs[evaluation.sample];
                 Sample {
                     target: condition.target,
                     references: condition.references.iter().map(|(_, grid)| *grid).collect(),
@@ -97,11 +97,11 @@ impl Denoiser for EditDenoiser<'_> {
         let layout = self.layout(evaluations, first.latents)?;
         let (mut image, mut text, mut modulations) = (Vec::new(), Vec::new(), Vec::new());
         for evaluation in evaluations {
-            let condition = &self.conditions[evaluation.sample];
+            let (condition, times) = &self.inputs[evaluation.sample];
             image.push(evaluation.latents);
             image.extend(condition.references.iter().map(|(latents, _)| latents));
             text.push(condition.text(evaluation.branch));
-            let Some(modulation) = condition.modulations.get(evaluation.step) else {
+            let Some(modulation) = times.get(evaluation.step) else {
                 candle_core::bail!("no modulation for step {}", evaluation.step)
             };
             modulations.push(modulation);

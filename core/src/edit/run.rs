@@ -1,6 +1,7 @@
 //! The trip of a batch: prepare, encode, denoise, decode, deliver.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -31,6 +32,14 @@ pub(super) type Deliver<'a> = dyn FnMut(usize, Result<Edited>) + 'a;
 
 /// A schedule with what each of its times does to the network.
 type Times = (Arc<Schedule>, Arc<Vec<Modulation>>);
+
+/// One picture to make.
+struct Output<'a> {
+    request: usize,
+    variant: usize,
+    seed: u64,
+    condition: &'a Condition,
+}
 
 /// All of one call.
 struct Run<'a> {
@@ -98,43 +107,36 @@ impl Run<'_> {
             Ok(conditions) => conditions,
             Err(error) => return fail(&error, deliver),
         };
-        // The outputs that can be made, in order, and how large each is.
-        let outputs: Vec<(usize, usize, &Condition, &Arc<Schedule>)> = conditions
+        let outputs: Vec<Output<'_>> = conditions
             .iter()
             .enumerate()
-            .filter_map(|(i, condition)| Some((i, condition.as_ref().ok()?)))
-            .flat_map(|(i, (condition, schedule))| {
-                (0..n).map(move |variant| (i, variant, condition, schedule))
+            .filter_map(|(i, condition)| Some((first + i, condition.as_ref().ok()?)))
+            .flat_map(|(request, condition)| {
+                (0..n).map(move |variant| (request, variant, condition))
+            })
+            .map(|(request, variant, condition)| {
+                let seed = self.seeds[request].wrapping_add(variant as u64);
+                Output { request, variant, seed, condition }
             })
             .collect();
-        let tokens: Vec<_> =
-            outputs.iter().map(|(_, _, condition, _)| condition.tokens()).collect();
-        let mut next = 0;
-        let mut give = |until: usize,
-                        made: &mut dyn Iterator<Item = Result<Edited>>,
-                        deliver: &mut Deliver<'_>| {
-            for output in next..until {
-                let result = match &conditions[output / n] {
-                    Err(error) => Err(error.again()),
-                    Ok(_) => made.next().unwrap_or_else(|| {
-                        Err(Error::new(ErrorKind::Internal, "an output was lost"))
-                    }),
-                };
-                deliver(first * n + output, result);
+        let tokens: Vec<_> = outputs.iter().map(|output| output.condition.tokens()).collect();
+        let mut next = first;
+        // The requests from `next` up to one that was made are those that failed.
+        let fail_until = |next: &mut usize, request: usize, deliver: &mut Deliver<'_>| {
+            for failed in std::mem::replace(next, request)..request {
+                if let Err(error) = &conditions[failed - first] {
+                    (failed * n..(failed + 1) * n).for_each(|i| deliver(i, Err(error.again())));
+                }
             }
-            next = until;
         };
         for run in runs(&tokens, self.budget(), self.model.batch_size) {
             let outputs = &outputs[run];
-            let made = self.outputs(outputs, first);
-            let until = outputs.last().map_or(0, |(i, variant, ..)| i * n + variant + 1);
-            give(until, &mut made.into_iter(), deliver);
+            for (output, edited) in outputs.iter().zip(self.make(outputs)) {
+                fail_until(&mut next, output.request, deliver);
+                deliver(output.request * n + output.variant, edited);
+            }
         }
-        give(requests.len() * n, &mut std::iter::empty(), deliver);
-    }
-
-    fn seed(&self, request: usize, variant: usize) -> u64 {
-        self.seeds[request].wrapping_add(variant as u64)
+        fail_until(&mut next, first + requests.len(), deliver);
     }
 
     /// Tokens of one pass. Where blocks are read again in every pass, a pass should have many.
@@ -148,9 +150,8 @@ impl Run<'_> {
         }
     }
 
-    /// What every request is made from, and its schedule.
-    #[expect(clippy::type_complexity, reason = "one answer for each request")]
-    fn conditions(&self, batch: &Batch) -> Result<Vec<Result<(Condition, Arc<Schedule>)>>> {
+    /// What every request is made from.
+    fn conditions(&self, batch: &Batch) -> Result<Vec<Result<Condition>>> {
         let model = self.model;
         if batch.edits.iter().all(Result::is_err) {
             let errors = batch.edits.iter().filter_map(|edit| edit.as_ref().err());
@@ -163,7 +164,6 @@ impl Run<'_> {
         if model.max_memory.is_some() {
             model.text.release();
         }
-        let times = self.times(batch)?;
         let missing = || Error::new(ErrorKind::Internal, "a part of an edit is missing");
         Ok(batch
             .edits
@@ -171,44 +171,35 @@ impl Run<'_> {
             .map(|edit| {
                 let edit = edit.as_ref().map_err(Error::again)?;
                 let text = |i: usize| encoded.prompts[i].clone().ok_or_else(missing);
-                let target = self.grid(edit.size);
-                let (schedule, modulations) = times.get(&target.tokens()).ok_or_else(missing)?;
+                let (width, height) = edit.size;
+                let grid = model.grid;
                 let references = edit.pictures.iter();
-                let condition = Condition {
-                    target,
+                Ok(Condition {
+                    target: Grid { rows: height / grid, columns: width / grid },
                     references: references
                         .map(|i| encoded.pictures[*i].clone().ok_or_else(missing))
                         .collect::<Result<_>>()?,
                     positive: text(edit.positive)?,
                     negative: edit.negative.map(text).transpose()?,
-                    modulations: Arc::clone(modulations),
-                };
-                Ok((condition, Arc::clone(schedule)))
+                })
             })
             .collect())
     }
 
-    fn grid(&self, (width, height): (usize, usize)) -> Grid {
-        Grid { rows: height / self.model.grid, columns: width / self.model.grid }
-    }
-
-    /// A schedule for every number of tokens that a target of the batch has.
-    fn times(&self, batch: &Batch) -> Result<HashMap<usize, Times>> {
-        let model = self.model;
+    /// A schedule for every number of tokens that a target of `outputs` has.
+    fn times(&self, outputs: &[Output<'_>]) -> Result<HashMap<usize, Times>> {
         let scheduler = match self.resolved.is_lightning {
-            true => model.scheduler.lightning(),
-            false => model.scheduler.clone(),
+            true => self.model.scheduler.lightning(),
+            false => self.model.scheduler.clone(),
         };
         let mut all = HashMap::new();
-        for edit in batch.edits.iter().flatten() {
-            let tokens = self.grid(edit.size).tokens();
-            if all.contains_key(&tokens) {
-                continue;
+        for tokens in outputs.iter().map(|output| output.condition.target.tokens()) {
+            if let Entry::Vacant(entry) = all.entry(tokens) {
+                self.control.check()?;
+                let schedule = scheduler.schedule(self.resolved.recipe.steps, tokens)?;
+                let times: Vec<f32> = schedule.times(self.rounding()).collect();
+                entry.insert((Arc::new(schedule), self.model.modulations(&times)?));
             }
-            self.control.check()?;
-            let schedule = scheduler.schedule(self.resolved.recipe.steps, tokens)?;
-            let times: Vec<f32> = schedule.times(self.rounding()).collect();
-            all.insert(tokens, (Arc::new(schedule), model.modulations(&times)?));
         }
         Ok(all)
     }
@@ -220,64 +211,51 @@ impl Run<'_> {
         }
     }
 
-    /// Makes outputs in one run: `(request of the window, variant, condition, schedule)`.
-    fn outputs(
-        &mut self,
-        outputs: &[(usize, usize, &Condition, &Arc<Schedule>)],
-        first: usize,
-    ) -> Vec<Result<Edited>> {
-        let failed = |error: &Error| outputs.iter().map(|_| Err(error.again())).collect();
-        let made = match self.denoised(outputs, first) {
+    /// Makes outputs in one run, with an answer for each.
+    fn make(&mut self, outputs: &[Output<'_>]) -> Vec<Result<Edited>> {
+        let made = self.denoised(outputs).and_then(|made| Ok((made, self.model.vae()?)));
+        let (made, vae) = match made {
             Ok(made) => made,
-            Err(error) => return failed(&error),
+            Err(error) => return outputs.iter().map(|_| Err(error.again())).collect(),
         };
-        let vae = match self.model.vae() {
-            Ok(vae) => vae,
-            Err(error) => return failed(&error),
-        };
-        let decoded = made.into_iter().zip(outputs).map(|(latents, (i, variant, condition, _))| {
-            let latents = latents.map_err(|error| error.with("request", first + i))?;
+        let decoded = made.into_iter().zip(outputs).map(|(latents, output)| {
+            let latents = latents.map_err(|error| error.with("request", output.request))?;
             self.control.check()?;
-            let Grid { rows, columns } = condition.target;
+            let Grid { rows, columns } = output.condition.target;
             let values = latents
                 .reshape((1, rows, columns, ()))
                 .and_then(|tokens| vae.decode(&unpack(&tokens)?)?.squeeze(0))
                 .map_err(|e| classify(e, "cannot decode a picture"))?;
-            let (request, seed) = (first + i, self.seed(first + i, *variant));
-            Edited::new(&values, request, *variant, seed, self.options.keep_values)
+            Edited::new(&values, output, self.options.keep_values)
         });
         decoded.collect()
     }
 
     /// The latents of outputs, `(tokens, channels)`.
-    fn denoised(
-        &mut self,
-        outputs: &[(usize, usize, &Condition, &Arc<Schedule>)],
-        first: usize,
-    ) -> Result<Vec<Result<Tensor>>> {
+    fn denoised(&mut self, outputs: &[Output<'_>]) -> Result<Vec<Result<Tensor>>> {
         let model = self.model;
-        let tokens: usize = outputs.iter().map(|(_, _, condition, _)| condition.tokens()).sum();
-        let steps = self.resolved.recipe.steps as u64;
-        let beside = tokens as u64 * model.bytes_of_token() + steps * model.bytes_of_modulation();
-        let network = model.transformer(beside)?;
-        let mut samples = outputs
-            .iter()
-            .map(|(i, variant, condition, schedule)| {
-                let seed = self.seed(first + i, *variant);
-                let guidance = self.resolved.recipe.true_cfg_scale;
-                Ok(Sample {
-                    latents: model
-                        .noise(seed, condition.target)
-                        .map_err(|e| classify(e, "cannot lay out noise"))?,
-                    schedule: Arc::clone(schedule),
-                    guidance: condition.negative.is_some().then_some(guidance),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let conditions = outputs.iter().map(|(_, _, condition, _)| (*condition).clone()).collect();
+        let times = self.times(outputs)?;
+        let tokens: usize = outputs.iter().map(|output| output.condition.tokens()).sum();
+        let schedules = (times.len() * self.resolved.recipe.steps) as u64;
+        let beside = tokens as u64 * model.bytes_of_token();
+        let network = model.transformer(beside + schedules * model.bytes_of_modulation())?;
+        let mut samples = Vec::with_capacity(outputs.len());
+        let mut inputs = Vec::with_capacity(outputs.len());
+        for Output { seed, condition, .. } in outputs {
+            let (schedule, modulations) = &times[&condition.target.tokens()];
+            let noise = model.noise(*seed, condition.target);
+            let guidance = self.resolved.recipe.true_cfg_scale;
+            samples.push(Sample {
+                latents: noise.map_err(|e| classify(e, "cannot lay out noise"))?,
+                schedule: Arc::clone(schedule),
+                guidance: condition.negative.is_some().then_some(guidance),
+            });
+            inputs.push((*condition, Arc::clone(modulations)));
+        }
         let config = &model.transformer_config;
-        let denoiser = EditDenoiser::new(&network, config, conditions, self.control);
+        let denoiser = EditDenoiser::new(&network, config, inputs, self.control);
         let (rounding, control, n) = (self.rounding(), self.control, self.options.n);
+        let steps = self.resolved.recipe.steps;
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
         let mut watch = |step: &Step<'_>| {
             self.steps_done += 1;
@@ -285,14 +263,14 @@ impl Run<'_> {
             let left = self.steps.saturating_sub(self.steps_done) as u32;
             let left = self.start.elapsed() / self.computed * left;
             control.report_with(self.steps_done, Some(self.steps), Some(left));
-            let (i, variant, condition, schedule) = outputs[step.sample];
+            let output = &outputs[step.sample];
             if let Some(colours) = &colours
-                && let Ok((width, height, pixels)) = preview(colours, step, condition.target)
+                && let Ok((width, height, pixels)) = preview(colours, step, output.condition.target)
             {
                 control.show(Preview {
-                    output: (first + i) * n + variant,
+                    output: output.request * n + output.variant,
                     step: step.step,
-                    steps: schedule.steps(),
+                    steps,
                     width,
                     height,
                     pixels: pixels.into(),
@@ -333,7 +311,8 @@ impl Model {
 
     /// What times do to the network; those of the last schedules are kept.
     fn modulations(&self, times: &[f32]) -> Result<Arc<Vec<Modulation>>> {
-        const KEPT: usize = 4;
+        // Beside a bound on memory there is room for what a run needs only.
+        let most = if self.max_memory.is_some() { 1 } else { 4 };
         let mut kept = self.modulations.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(i) = kept.iter().position(|(known, _)| known == times) {
             let found = kept.remove(i);
@@ -341,7 +320,7 @@ impl Model {
         } else {
             let weights = self.transformer_weights();
             let made = Modulation::schedule(&self.transformer_config, &weights.root(), times)?;
-            if kept.len() == KEPT {
+            if kept.len() == most {
                 kept.remove(0);
             }
             kept.push((times.to_vec(), Arc::new(made)));
@@ -374,13 +353,8 @@ impl Model {
 
 impl Edited {
     /// From values `(h, w, 3)` between -1 and 1, as diffusers brings them to 8 bits.
-    fn new(
-        values: &Tensor,
-        request: usize,
-        variant: usize,
-        seed: u64,
-        keep_values: bool,
-    ) -> Result<Self> {
+    fn new(values: &Tensor, output: &Output<'_>, keep_values: bool) -> Result<Self> {
+        let Output { request, variant, seed, .. } = *output;
         let failed = |e| classify(e, "cannot read a picture");
         let (height, width, _) = values.dims3().map_err(failed)?;
         let values: Vec<f32> = values
