@@ -1,4 +1,4 @@
-//! The safetensors reader: maps the file, checks its header, copies tensors out on demand.
+//! The safetensors reader: maps the file, checks its header, reads tensors on demand.
 //!
 //! The header is checked by the `safetensors` crate (lengths, overlaps, offsets, shape products);
 //! this module adds the limits that keep a hostile header cheap, and refuses other formats by their
@@ -10,6 +10,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 
 use super::checkpoint::Source;
@@ -21,6 +24,8 @@ use crate::error::{Error, Result};
 const MAX_HEADER: u64 = 32 << 20;
 /// Most tensors in one file.
 const MAX_TENSORS: usize = 100_000;
+/// Values that are read at once where their type changes.
+const PART: usize = 1 << 20;
 
 /// A safetensors file with a checked header.
 pub(crate) struct SafeTensorsFile {
@@ -108,21 +113,19 @@ impl SafeTensorsFile {
             .tensors
             .get(name)
             .ok_or_else(|| Error::model_invalid(format!("tensor `{name}` is missing")))?;
-        let range = self.range(info);
-        let data = &self.bytes.as_ref()[range.clone()];
-        let plain = |stored| {
-            let tensor = Tensor::from_raw_buffer(data, stored, &info.shape, &Device::Cpu)?;
-            match scale {
-                Some(scale) => (tensor.to_dtype(DType::F32)? * f64::from(scale))?.to_dtype(dtype),
-                None => tensor.to_dtype(dtype),
-            }
+        let failed = |e| crate::device::classify(e, "cannot load a tensor");
+        let plain = |stored| match scale {
+            Some(scale) => (self.read(info, stored, DType::F32)? * f64::from(scale))
+                .and_then(|tensor| tensor.to_dtype(dtype))
+                .map_err(failed),
+            None => self.read(info, stored, dtype),
         };
         let tensor = match info.dtype {
-            Dtype::F32 => plain(DType::F32),
-            Dtype::F16 => plain(DType::F16),
-            Dtype::BF16 => plain(DType::BF16),
-            Dtype::F8_E4M3 => fp8::decode(data, fp8::e4m3, scale, &info.shape, dtype),
-            Dtype::F8_E5M2 => fp8::decode(data, fp8::e5m2, scale, &info.shape, dtype),
+            Dtype::F32 => plain(DType::F32)?,
+            Dtype::F16 => plain(DType::F16)?,
+            Dtype::BF16 => plain(DType::BF16)?,
+            Dtype::F8_E4M3 => self.read_fp8(info, fp8::e4m3, scale, dtype)?,
+            Dtype::F8_E5M2 => self.read_fp8(info, fp8::e5m2, scale, dtype)?,
             other => {
                 return Err(Error::unsupported(format!(
                     "tensor `{name}` is stored as {other:?}; only F32, F16, BF16, F8_E4M3 and \
@@ -130,11 +133,65 @@ impl SafeTensorsFile {
                 )));
             }
         };
-        let tensor = tensor
-            .and_then(|tensor| tensor.to_device(device))
-            .map_err(|e| crate::device::classify(e, "cannot load a tensor"));
+        tensor.to_device(device).map_err(failed)
+    }
+
+    fn read_fp8(
+        &self,
+        info: &TensorInfo,
+        value: fn(u8) -> f32,
+        scale: Option<f32>,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let range = self.range(info);
+        let bytes = &self.bytes.as_ref()[range.clone()];
+        let tensor = fp8::decode(bytes, value, scale, &info.shape, dtype);
         self.bytes.release(range);
-        tensor
+        tensor.map_err(|e| crate::device::classify(e, "cannot load a tensor"))
+    }
+
+    /// Reads a tensor of type `stored` as `dtype`. Where the type changes, it is changed part by part:
+    /// the tensor is never there twice.
+    fn read(&self, info: &TensorInfo, stored: DType, dtype: DType) -> Result<Tensor> {
+        let (start, count) = (self.range(info).start, info.shape.iter().product());
+        let made = |tensor: candle_core::Result<Tensor>| {
+            tensor.map_err(|e| crate::device::classify(e, "cannot load a tensor"))
+        };
+        // Zeros cost nothing until they are written over, where the allocator has fresh memory.
+        let words = || -> Result<Vec<u16>> {
+            let mut words = vec![0u16; count];
+            self.bytes.read(start, &mut words)?;
+            Ok(words)
+        };
+        let shape = info.shape.as_slice();
+        match (stored, dtype) {
+            (DType::BF16, DType::BF16) => {
+                made(Tensor::from_vec(words()?.reinterpret_into::<bf16>(), shape, &Device::Cpu))
+            }
+            (DType::F16, DType::F16) => {
+                made(Tensor::from_vec(words()?.reinterpret_into::<f16>(), shape, &Device::Cpu))
+            }
+            (DType::F32, DType::F32) => {
+                let mut values = vec![0f32; count];
+                self.bytes.read(start, &mut values)?;
+                made(Tensor::from_vec(values, shape, &Device::Cpu))
+            }
+            (DType::BF16 | DType::F16, DType::F32) => {
+                let mut values = vec![0f32; count];
+                let mut part = vec![0u16; PART.min(count)];
+                for (i, values) in values.chunks_mut(PART).enumerate() {
+                    let part = &mut part[..values.len()];
+                    self.bytes.read(start + 2 * i * PART, part)?;
+                    match stored {
+                        DType::BF16 => part.reinterpret_cast::<bf16>().convert_to_f32_slice(values),
+                        _ => part.reinterpret_cast::<f16>().convert_to_f32_slice(values),
+                    }
+                }
+                made(Tensor::from_vec(values, shape, &Device::Cpu))
+            }
+            // Seldom: weights of another precision than is asked for.
+            _ => made(self.read(info, stored, stored)?.to_dtype(dtype)),
+        }
     }
 }
 
