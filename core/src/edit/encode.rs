@@ -7,17 +7,14 @@ use candle_core::{DType, Tensor};
 
 use super::Model;
 use super::load::TextEncoder;
-use super::prepare::{Batch, Picture};
+use super::prepare::{Batch, Picture, pictures_of, prompts_of};
+use super::room::Room;
 use super::vision::vae_input;
 use crate::control::Control;
 use crate::device::classify;
-use crate::diffusion::runs;
 use crate::error::Result;
 use crate::models::qwen_image::{Grid, pack};
 use crate::models::qwen2_5_vl as vl;
-
-/// Patches, or tokens, that one pass takes: enough to fill matrix products.
-const BUDGET: usize = 8192;
 
 /// Latents and states, in numbers of the batch's pictures and prompts.
 pub(super) struct Encoded {
@@ -28,8 +25,13 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
-    pub(super) fn new(model: &Model, batch: &Batch, control: &Control) -> Result<Self> {
-        let wanted = batch.wanted();
+    pub(super) fn new(
+        model: &Model,
+        batch: &Batch,
+        room: &Room,
+        control: &Control,
+    ) -> Result<Self> {
+        let wanted = pictures_of(&batch.alive());
         let mut pictures = vec![None; batch.pictures.len()];
         let vae = model.vae()?;
         for i in &wanted {
@@ -50,9 +52,9 @@ impl Encoded {
                 .map_err(|e| classify(e, "cannot encode a picture"))?;
             pictures[*i] = Some((tokens, grid));
         }
-        let encoder = model.text_encoder()?;
+        let encoder = model.text_encoder(room)?;
         let vectors = vectors(model, &encoder, batch, &wanted, control)?;
-        let prompts = prompts(&encoder, batch, &vectors, control)?;
+        let prompts = prompts(model, &encoder, batch, &vectors, control)?;
         Ok(Self { pictures, prompts })
     }
 }
@@ -72,7 +74,7 @@ fn vectors(
         .map(|i| grid(&batch.pictures[*i]))
         .map(|(rows, columns)| rows * columns)
         .collect();
-    for run in runs(&sizes, BUDGET, usize::MAX) {
+    for run in model.patch_runs(&sizes) {
         control.check()?;
         let count: usize = sizes[run.clone()].iter().sum();
         let pictures: Vec<&Picture> =
@@ -96,12 +98,13 @@ fn vectors(
 
 /// What the language model makes of prompts.
 fn prompts(
+    model: &Model,
     encoder: &Arc<TextEncoder>,
     batch: &Batch,
     vectors: &[Option<Tensor>],
     control: &Control,
 ) -> Result<Vec<Option<Tensor>>> {
-    let wanted = batch.wanted_prompts();
+    let wanted = prompts_of(&batch.alive());
     let prompts: Vec<vl::Prompt> = wanted
         .iter()
         .map(|i| &batch.prompts[*i])
@@ -122,7 +125,7 @@ fn prompts(
         .collect();
     let sizes: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
     let mut states = vec![None; batch.prompts.len()];
-    for run in runs(&sizes, BUDGET, usize::MAX) {
+    for run in model.text_runs(&sizes) {
         control.check()?;
         let found = encoder.language.encode(&prompts[run.clone()])?;
         for (i, found) in wanted[run].iter().zip(found) {

@@ -7,18 +7,21 @@ use candle_core::DType;
 use serde_json::{Value, json};
 
 use super::demo;
-use super::memory::{Bytes, Slot};
+use super::memory::{Bytes, Share, Slot};
 use super::prompt::PromptEncoder;
 use super::recipe::{self, Recipe};
+use super::room::Room;
 use super::vision::VisionInput;
 use super::{Lora, Model};
 use crate::device::{Placement, Precision};
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::{self, Task};
+use crate::kernels::linear::bytes_of_weight;
 use crate::models::qwen_image::{
     Modulation, QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig,
 };
 use crate::models::qwen2_5_vl::{self, LanguageModel, VisionTower, VlConfig};
+use crate::nn::Keep;
 use crate::options::LoadOptions;
 use crate::schedule::FlowMatchEuler;
 use crate::weights::{
@@ -66,32 +69,46 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
 
     let placement = place(options, &*transformer)?;
     let dtype = placement.dtype();
+    let count = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let as_used = |dtype| {
+        let size = bytes_of_weight(dtype, placement.candle()) as u64;
+        move |shape: &[usize]| shape.iter().product::<usize>() as u64 * size
+    };
+    let (bytes, bytes_f32) = (as_used(dtype), as_used(DType::F32));
+    let is_vision = |name: &str| name.starts_with("visual.") || name.starts_with("model.visual.");
     let mut decode = options.decode.clone();
     decode.apply_orientation.get_or_insert(true);
-    let model = Model {
+    let mut model = Model {
         grid: 2 * vae_config.scale(),
         bytes_of_transformer: Bytes::of(
             &*transformer,
-            dtype,
             transformer_config.num_layers,
-            |name| name.starts_with("transformer_blocks."),
-            |name| !Modulation::takes(name),
+            |name, shape| match name {
+                _ if Modulation::takes(name) => Share::None,
+                _ if name.starts_with("transformer_blocks.") => Share::Block(bytes(shape)),
+                _ => Share::Rest(bytes(shape)),
+            },
         ),
-        bytes_of_vision: Bytes::of(
-            &*text,
-            dtype,
-            text_config.vision.depth,
-            |name| name.contains("visual.blocks."),
-            |name| name.contains("visual."),
-        ),
-        bytes_of_language: Bytes::of(
-            &*text,
-            dtype,
-            text_config.text.num_hidden_layers,
-            |name| name.contains(".layers."),
-            |name| !name.contains("visual.") && !qwen2_5_vl::is_unused(name),
-        ),
-        bytes_of_vae: 2 * Bytes::of(&*vae, DType::F32, 1, |_| true, |_| true).total(),
+        bytes_of_language: Bytes::of(&*text, text_config.text.num_hidden_layers, |name, shape| {
+            match name {
+                _ if is_vision(name) || qwen2_5_vl::is_unused(name) => Share::None,
+                _ if name.contains(".layers.") => Share::Block(bytes(shape)),
+                // Embeddings are looked up as they are stored.
+                _ => Share::Rest(count(shape) * dtype.size_in_bytes() as u64),
+            }
+        }),
+        bytes_of_vision: Bytes::of(&*text, text_config.vision.depth, |name, shape| match name {
+            _ if !is_vision(name) => Share::None,
+            _ if name.contains(".blocks.") => Share::Block(bytes(shape)),
+            _ => Share::Rest(bytes(shape)),
+        }),
+        bytes_of_vae: Bytes::of(&*vae, 1, |name, shape| match shape {
+            _ if QwenImageVae::is_unused(name) => Share::None,
+            // Of a kernel in time, one plane is kept.
+            [_, _, planes, _, _] => Share::Rest(bytes_f32(shape) / (*planes).max(1) as u64),
+            _ => Share::Rest(bytes_f32(shape)),
+        })
+        .total(),
         recipe,
         scheduler,
         vision,
@@ -112,19 +129,17 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
         colours: Slot::default(),
         max_memory: options.max_memory,
         batch_size: options.batch_size.unwrap_or(usize::MAX),
-        running: Mutex::default(),
+        running: Mutex::new(None),
     };
     // Everything that is wrong with the files is found now.
+    let room = model.room_to_load()?;
+    model.try_parts()?;
     model.vae()?;
-    if model.max_memory.is_none() {
-        model.text_encoder()?;
-        model.transformer(0)?;
-    } else {
-        model.keep_of_text()?;
-        model.bytes_of_transformer.keep(model.max_memory, model.bytes_of_vae)?;
-        model.load_text_encoder(0, 0)?;
-        model.load_transformer(0)?;
+    if !room.in_turn {
+        model.text_encoder(&room)?;
+        model.transformer(&room)?;
     }
+    model.running = Mutex::new(Some(room));
     Ok(model)
 }
 
@@ -183,55 +198,57 @@ impl Model {
         self.weights(&source, self.placement.dtype())
     }
 
-    /// The transformer, with as many of its blocks as fit beside `other` bytes.
-    pub(super) fn transformer(&self, other: u64) -> Result<Arc<QwenImageTransformer>> {
-        self.transformer.get(|| {
-            let other = other + self.bytes_of_vae;
-            self.load_transformer(self.bytes_of_transformer.keep(self.max_memory, other)?)
-        })
-    }
-
-    fn load_transformer(&self, keep: usize) -> Result<QwenImageTransformer> {
+    /// Fails unless all tensors of the large networks are there and have the right shapes, which files
+    /// tell at once: reading them may take minutes.
+    fn try_parts(&self) -> Result<()> {
+        let weights = self.transformer_weights().trial();
         let config = &self.transformer_config;
-        let weights = self.transformer_weights();
-        let load = || {
-            let network = QwenImageTransformer::load(config, &weights.root(), keep)?;
+        let transformer = || {
+            QwenImageTransformer::load(config, &weights.root(), Keep::All)?;
             Modulation::expect(config, &weights.root())?;
-            weights.check_all_taken(|name| QwenImageTransformer::is_unused(config, name))?;
-            Ok(network)
+            weights.check_all_taken(|name| QwenImageTransformer::is_unused(config, name))
         };
-        load().context("part", TRANSFORMER)
+        transformer().context("part", TRANSFORMER)?;
+        let weights = self.text_weights().trial();
+        let text = || {
+            self.load_text_encoder(&weights, Keep::All, Keep::All)?;
+            weights.check_all_taken(qwen2_5_vl::is_unused)
+        };
+        text().context("part", TEXT_ENCODER)
     }
 
-    /// The text encoder and its vision part.
-    pub(super) fn text_encoder(&self) -> Result<Arc<TextEncoder>> {
-        self.text.get(|| {
-            let (of_language, of_vision) = self.keep_of_text()?;
-            self.load_text_encoder(of_language, of_vision)
+    /// The transformer, loaded if it is not there.
+    pub(super) fn transformer(&self, room: &Room) -> Result<Arc<QwenImageTransformer>> {
+        self.transformer.get(|| {
+            let weights = self.transformer_weights();
+            QwenImageTransformer::load(&self.transformer_config, &weights.root(), room.transformer)
+                .context("part", TRANSFORMER)
         })
     }
 
-    /// How many layers of the language model and blocks of the vision part stay in memory. The latter
-    /// are small, so they stay all or none.
-    fn keep_of_text(&self) -> Result<(usize, usize)> {
-        let (language, vision) = (&self.bytes_of_language, &self.bytes_of_vision);
-        let keep = |beside: u64| language.keep(self.max_memory, self.bytes_of_vae + beside);
-        match keep(vision.total()) {
-            Ok(of_language) => Ok((of_language, vision.blocks)),
-            Err(_) => Ok((keep(vision.least())?, 0)),
-        }
+    /// The text encoder and its vision part, loaded if they are not there.
+    pub(super) fn text_encoder(&self, room: &Room) -> Result<Arc<TextEncoder>> {
+        self.text.get(|| {
+            self.load_text_encoder(&self.text_weights(), room.language, room.vision)
+                .context("part", TEXT_ENCODER)
+        })
     }
 
-    fn load_text_encoder(&self, of_language: usize, of_vision: usize) -> Result<TextEncoder> {
-        let weights = self.weights(&self.text_source, self.placement.dtype());
+    fn load_text_encoder(
+        &self,
+        weights: &Weights,
+        of_language: Keep,
+        of_vision: Keep,
+    ) -> Result<TextEncoder> {
         let config = &self.text_config;
-        let load = || {
-            let vision = VisionTower::load(&config.vision, &weights.root(), of_vision)?;
-            let language = LanguageModel::load(&config.text, &weights.root(), of_language)?;
-            weights.check_all_taken(qwen2_5_vl::is_unused)?;
-            Ok(TextEncoder { vision, language })
-        };
-        load().context("part", TEXT_ENCODER)
+        Ok(TextEncoder {
+            vision: VisionTower::load(&config.vision, &weights.root(), of_vision)?,
+            language: LanguageModel::load(&config.text, &weights.root(), of_language)?,
+        })
+    }
+
+    fn text_weights(&self) -> Weights {
+        self.weights(&self.text_source, self.placement.dtype())
     }
 
     /// The autoencoder. It is small, and its errors would be seen, so it is in `f32` always.

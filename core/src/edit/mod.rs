@@ -11,6 +11,7 @@ mod preview;
 mod prompt;
 mod recipe;
 mod request;
+mod room;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -80,8 +81,8 @@ struct Model {
     text_source: Arc<dyn Source>,
     vae_source: Arc<dyn Source>,
     bytes_of_transformer: memory::Bytes,
-    bytes_of_vision: memory::Bytes,
     bytes_of_language: memory::Bytes,
+    bytes_of_vision: memory::Bytes,
     bytes_of_vae: u64,
     transformer: memory::Slot<QwenImageTransformer>,
     text: memory::Slot<load::TextEncoder>,
@@ -90,8 +91,8 @@ struct Model {
     colours: memory::Slot<preview::LatentColours>,
     max_memory: Option<u64>,
     batch_size: usize,
-    /// Held while a batch is worked on.
-    running: Mutex<()>,
+    /// Held while a batch is worked on; what the networks were loaded for.
+    running: Mutex<Option<room::Room>>,
 }
 
 impl EditPipeline {

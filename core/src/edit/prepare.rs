@@ -102,17 +102,20 @@ impl Batch {
         Self { pictures: pictures.collect(), prompts: prompts.list, edits }
     }
 
-    /// The numbers of the pictures that edits which did not fail look at.
-    pub(super) fn wanted(&self) -> Vec<usize> {
-        let edits = self.edits.iter().flatten();
-        distinct(edits.flat_map(|edit| edit.pictures.iter().copied()))
+    /// The edits that have not failed.
+    pub(super) fn alive(&self) -> Vec<&Edit> {
+        self.edits.iter().flatten().collect()
     }
+}
 
-    /// The numbers of the prompts that edits which did not fail have.
-    pub(super) fn wanted_prompts(&self) -> Vec<usize> {
-        let edits = self.edits.iter().flatten();
-        distinct(edits.flat_map(|edit| std::iter::once(edit.positive).chain(edit.negative)))
-    }
+/// The numbers of the pictures that edits look at.
+pub(super) fn pictures_of(edits: &[&Edit]) -> Vec<usize> {
+    distinct(edits.iter().flat_map(|edit| edit.pictures.iter().copied()))
+}
+
+/// The numbers of the prompts that edits have.
+pub(super) fn prompts_of(edits: &[&Edit]) -> Vec<usize> {
+    distinct(edits.iter().flat_map(|edit| std::iter::once(edit.positive).chain(edit.negative)))
 }
 
 fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {

@@ -13,6 +13,7 @@ use super::encode::Encoded;
 use super::prepare::Batch;
 use super::preview::LatentColours;
 use super::request::{EditOptions, EditRequest, Resolved};
+use super::room::Room;
 use super::{Edited, Model};
 use crate::control::{Control, Preview};
 use crate::device::{Precision, classify};
@@ -21,11 +22,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::models::qwen_image::{Grid, Modulation, pack, unpack};
 use crate::pixels::Image;
 use crate::schedule::{Rounding, Schedule, TorchGenerator};
-
-/// Requests whose pictures and prompts are encoded together. Their states wait in memory.
-const WINDOW: usize = 32;
-/// Tokens of one pass, unless memory is bounded: beyond this a CPU does not gain by more.
-const BUDGET: usize = 16_384;
 
 /// Gives the result of an output, by its number.
 pub(super) type Deliver<'a> = dyn FnMut(usize, Result<Edited>) + 'a;
@@ -49,6 +45,8 @@ struct Run<'a> {
     /// Of the first variant of every request.
     seeds: Vec<u64>,
     control: &'a Control,
+    /// What the networks were loaded for.
+    room: &'a mut Option<Room>,
     /// Steps of all outputs, those that are done or will not be made, and those that were computed.
     steps: usize,
     steps_done: usize,
@@ -65,7 +63,7 @@ pub(super) fn run(
     deliver: &mut Deliver<'_>,
 ) -> Result<()> {
     let resolved = options.resolve(&model.recipe, model.grid)?;
-    let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * resolved.recipe.steps;
     let seed = options.seed.unwrap_or_else(drawn_seed);
     let mut run = Run {
@@ -74,13 +72,15 @@ pub(super) fn run(
         resolved,
         seeds: requests.iter().map(|request| request.seed.unwrap_or(seed)).collect(),
         control,
+        room: &mut one_at_a_time,
         steps,
         steps_done: 0,
         computed: 0,
         start: Instant::now(),
     };
-    for (i, requests) in requests.chunks(WINDOW).enumerate() {
-        run.window(requests, i * WINDOW, deliver);
+    let window = model.window(&run.resolved);
+    for (i, requests) in requests.chunks(window).enumerate() {
+        run.window(requests, i * window, deliver);
     }
     Ok(())
 }
@@ -100,11 +100,25 @@ impl Run<'_> {
         if let Err(error) = self.control.check() {
             return fail(&error, deliver);
         }
-        let batch = Batch::new(self.model, requests, first, &self.resolved);
+        if self.room.is_some_and(|room| room.in_turn) {
+            // Decoded pictures need room as well.
+            self.model.transformer.release();
+        }
+        let mut batch = Batch::new(self.model, requests, first, &self.resolved);
+        let room = match self.model.room_for(&mut batch, first, &self.resolved, n) {
+            Err(_) if requests.len() > 1 => {
+                drop(batch);
+                let middle = requests.len() / 2;
+                self.window(&requests[..middle], first, deliver);
+                return self.window(&requests[middle..], first + middle, deliver);
+            }
+            room => room,
+        };
         let failed = batch.edits.iter().filter(|edit| edit.is_err()).count();
         self.steps_done += failed * n * self.resolved.recipe.steps;
-        let conditions = match self.conditions(&batch) {
-            Ok(conditions) => conditions,
+        let made = room.and_then(|(room, most)| Ok((self.conditions(&batch, &room)?, room, most)));
+        let (conditions, room, most) = match made {
+            Ok(made) => made,
             Err(error) => return fail(&error, deliver),
         };
         let outputs: Vec<Output<'_>> = conditions
@@ -129,9 +143,9 @@ impl Run<'_> {
                 }
             }
         };
-        for run in runs(&tokens, self.budget(), self.model.batch_size) {
+        for run in runs(&tokens, self.model.budget(), most) {
             let outputs = &outputs[run];
-            for (output, edited) in outputs.iter().zip(self.make(outputs)) {
+            for (output, edited) in outputs.iter().zip(self.make(outputs, &room)) {
                 fail_until(&mut next, output.request, deliver);
                 deliver(output.request * n + output.variant, edited);
             }
@@ -139,29 +153,19 @@ impl Run<'_> {
         fail_until(&mut next, first + requests.len(), deliver);
     }
 
-    /// Tokens of one pass. Where blocks are read again in every pass, a pass should have many.
-    fn budget(&self) -> usize {
-        match self.model.max_memory {
-            None => BUDGET,
-            Some(memory) => {
-                let values = memory / 4 / self.model.bytes_of_token();
-                (values as usize).clamp(BUDGET / 16, 4 * BUDGET)
-            }
-        }
-    }
-
     /// What every request is made from.
-    fn conditions(&self, batch: &Batch) -> Result<Vec<Result<Condition>>> {
+    fn conditions(&mut self, batch: &Batch, room: &Room) -> Result<Vec<Result<Condition>>> {
         let model = self.model;
         if batch.edits.iter().all(Result::is_err) {
             let errors = batch.edits.iter().filter_map(|edit| edit.as_ref().err());
             return Ok(errors.map(|error| Err(error.again())).collect());
         }
-        if model.max_memory.is_some() {
+        if self.room.replace(*room) != Some(*room) {
+            model.text.release();
             model.transformer.release();
         }
-        let encoded = Encoded::new(model, batch, self.control)?;
-        if model.max_memory.is_some() {
+        let encoded = Encoded::new(model, batch, room, self.control)?;
+        if room.in_turn {
             model.text.release();
         }
         let missing = || Error::new(ErrorKind::Internal, "a part of an edit is missing");
@@ -171,11 +175,9 @@ impl Run<'_> {
             .map(|edit| {
                 let edit = edit.as_ref().map_err(Error::again)?;
                 let text = |i: usize| encoded.prompts[i].clone().ok_or_else(missing);
-                let (width, height) = edit.size;
-                let grid = model.grid;
                 let references = edit.pictures.iter();
                 Ok(Condition {
-                    target: Grid { rows: height / grid, columns: width / grid },
+                    target: model.grid_of(edit.size),
                     references: references
                         .map(|i| encoded.pictures[*i].clone().ok_or_else(missing))
                         .collect::<Result<_>>()?,
@@ -212,8 +214,8 @@ impl Run<'_> {
     }
 
     /// Makes outputs in one run, with an answer for each.
-    fn make(&mut self, outputs: &[Output<'_>]) -> Vec<Result<Edited>> {
-        let made = self.denoised(outputs).and_then(|made| Ok((made, self.model.vae()?)));
+    fn make(&mut self, outputs: &[Output<'_>], room: &Room) -> Vec<Result<Edited>> {
+        let made = self.denoised(outputs, room).and_then(|made| Ok((made, self.model.vae()?)));
         let (made, vae) = match made {
             Ok(made) => made,
             Err(error) => return outputs.iter().map(|_| Err(error.again())).collect(),
@@ -232,13 +234,10 @@ impl Run<'_> {
     }
 
     /// The latents of outputs, `(tokens, channels)`.
-    fn denoised(&mut self, outputs: &[Output<'_>]) -> Result<Vec<Result<Tensor>>> {
+    fn denoised(&mut self, outputs: &[Output<'_>], room: &Room) -> Result<Vec<Result<Tensor>>> {
         let model = self.model;
         let times = self.times(outputs)?;
-        let tokens: usize = outputs.iter().map(|output| output.condition.tokens()).sum();
-        let schedules = (times.len() * self.resolved.recipe.steps) as u64;
-        let beside = tokens as u64 * model.bytes_of_token();
-        let network = model.transformer(beside + schedules * model.bytes_of_modulation())?;
+        let network = model.transformer(room)?;
         let mut samples = Vec::with_capacity(outputs.len());
         let mut inputs = Vec::with_capacity(outputs.len());
         for Output { seed, condition, .. } in outputs {
@@ -311,18 +310,19 @@ impl Model {
 
     /// What times do to the network; those of the last schedules are kept.
     fn modulations(&self, times: &[f32]) -> Result<Arc<Vec<Modulation>>> {
-        // Beside a bound on memory there is room for what a run needs only.
+        // Beside a bound on memory there is room for what a run needs only: that of the last one, which
+        // is this one as a rule.
         let most = if self.max_memory.is_some() { 1 } else { 4 };
         let mut kept = self.modulations.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(i) = kept.iter().position(|(known, _)| known == times) {
             let found = kept.remove(i);
             kept.push(found);
         } else {
-            let weights = self.transformer_weights();
-            let made = Modulation::schedule(&self.transformer_config, &weights.root(), times)?;
             if kept.len() == most {
                 kept.remove(0);
             }
+            let weights = self.transformer_weights();
+            let made = Modulation::schedule(&self.transformer_config, &weights.root(), times)?;
             kept.push((times.to_vec(), Arc::new(made)));
         }
         kept.last()
@@ -336,18 +336,6 @@ impl Model {
             LatentColours::fit(&vae, self.placement.candle())
                 .map_err(|e| classify(e, "cannot make previews"))
         })
-    }
-
-    /// Bytes of values for each token of a pass: about 20 rows of the network's width.
-    fn bytes_of_token(&self) -> u64 {
-        20 * (self.transformer_config.width() * self.placement.dtype().size_in_bytes()) as u64
-    }
-
-    /// Bytes of the modulation of one step.
-    fn bytes_of_modulation(&self) -> u64 {
-        let config = &self.transformer_config;
-        let vectors = 12 * config.num_layers * config.width();
-        (vectors * self.placement.dtype().size_in_bytes()) as u64
     }
 }
 

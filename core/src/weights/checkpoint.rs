@@ -77,6 +77,8 @@ pub(crate) struct Weights {
     device: Device,
     dtype: DType,
     taken: Arc<Mutex<BTreeSet<String>>>,
+    /// Whether values are left in the file.
+    is_trial: bool,
 }
 
 impl Weights {
@@ -112,7 +114,15 @@ impl Weights {
     }
 
     fn with_store(store: Store, device: &Device, dtype: DType) -> Self {
-        Self { store, device: device.clone(), dtype, taken: Arc::default() }
+        let device = device.clone();
+        Self { store, device, dtype, taken: Arc::default(), is_trial: false }
+    }
+
+    /// The same tensors without their values, for a network that is made only to find out whether it
+    /// can be: every tensor is a view of one zero.
+    pub(crate) fn trial(mut self) -> Self {
+        self.is_trial = true;
+        self
     }
 
     /// The scope in which names are asked for in full.
@@ -166,6 +176,9 @@ impl Weights {
     fn take(&self, name: &str, expected: &Shape, dtype: DType) -> Result<Tensor> {
         self.check(name, expected)?;
         match &self.store {
+            Store::Source(_) if self.is_trial => Tensor::zeros((), dtype, &self.device)
+                .and_then(|zero| zero.broadcast_as(expected.clone()))
+                .map_err(|e| crate::device::classify(e, "cannot make a tensor")),
             Store::Source(source) => source
                 .load(name, dtype, &self.device)
                 .map_err(|error| error.with("tensor", name).with("file", source.origin(name))),
@@ -269,6 +282,11 @@ impl Scope {
         names
             .filter_map(|(name, below)| Some((below.to_owned(), self.weights.shape(name)?)))
             .collect()
+    }
+
+    /// Whether this is about names and shapes only: see [`Weights::trial`].
+    pub(crate) fn is_trial(&self) -> bool {
+        self.weights.is_trial
     }
 
     /// Where tensors are handed out.

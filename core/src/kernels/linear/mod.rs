@@ -17,7 +17,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::activation::Activation;
 use super::cpu::Patches;
@@ -40,7 +40,9 @@ impl Weights {
         if bias.dims() != [n] {
             candle_core::bail!("weights {:?} with bias {:?}", weight.dims(), bias.dims());
         }
-        if !host::takes(weight) {
+        // All rows of a view of one of them are alike: it is not worth its packing.
+        let is_one = n > 1 && weight.stride()[0] == 0;
+        if !host::takes(weight) || is_one {
             return Ok(Self(Kind::Tensors { weight: weight.clone(), bias: bias.clone() }));
         }
         let (weight, bias) = (weight.contiguous()?, bias.to_dtype(DType::F32)?.contiguous()?);
@@ -48,6 +50,14 @@ impl Weights {
         let format = host::format(weight.dtype());
         let packed = cpu::Packed::new(host::isa()?, format, held.values()?, k, bias.floats()?);
         Ok(Self(Kind::Packed(packed)))
+    }
+}
+
+/// Bytes that a value of a matrix of type `dtype` takes once it is ready for use on `device`.
+pub(crate) fn bytes_of_weight(dtype: DType, device: &Device) -> usize {
+    match host::isa() {
+        Ok(isa) if device.is_cpu() => cpu::Packed::bytes_of_value(isa, host::format(dtype)),
+        _ => dtype.size_in_bytes(),
     }
 }
 

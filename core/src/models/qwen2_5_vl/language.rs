@@ -9,7 +9,7 @@ use super::rope::Bands;
 use crate::device::classify;
 use crate::error;
 use crate::kernels::attention::Options;
-use crate::nn::{Blocks, Norm, SelfAttention};
+use crate::nn::{Blocks, Keep, Norm, SelfAttention};
 use crate::weights::Scope;
 
 /// The language model without its head.
@@ -22,8 +22,8 @@ pub(crate) struct LanguageModel {
 
 impl LanguageModel {
     /// Out of `root`, where all tensors of a checkpoint are.
-    /// The first `keep` layers stay in memory, the others are read again whenever they run.
-    pub(crate) fn load(config: &TextConfig, root: &Scope, keep: usize) -> error::Result<Self> {
+    /// `keep` says which layers stay in memory.
+    pub(crate) fn load(config: &TextConfig, root: &Scope, keep: Keep) -> error::Result<Self> {
         let scope = Self::scope(root);
         let for_layers = config.clone();
         let layer = move |_: usize, scope: &Scope| Block::of_text(&for_layers, scope);

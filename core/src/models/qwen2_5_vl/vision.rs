@@ -8,7 +8,7 @@ use super::windows::Layout;
 use crate::device::classify;
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
-use crate::nn::{Blocks, Linear, Norm, zeros};
+use crate::nn::{Blocks, Keep, Linear, Norm, zeros};
 use crate::weights::Scope;
 
 /// The vision part of the network.
@@ -24,8 +24,8 @@ pub(crate) struct VisionTower {
 
 impl VisionTower {
     /// Out of `root`, where all tensors of a checkpoint are.
-    /// The first `keep` blocks stay in memory, the others are read again whenever they run.
-    pub(crate) fn load(config: &VisionConfig, root: &Scope, keep: usize) -> error::Result<Self> {
+    /// `keep` says which blocks stay in memory.
+    pub(crate) fn load(config: &VisionConfig, root: &Scope, keep: Keep) -> error::Result<Self> {
         let scope = Self::scope(root);
         let for_blocks = config.clone();
         let block = move |_: usize, scope: &Scope| Block::of_vision(&for_blocks, scope);

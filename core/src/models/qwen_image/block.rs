@@ -94,6 +94,8 @@ impl Block {
             to_text.push(y.narrow(0, 0, place.text.len())?);
             targets.push(image.narrow(0, place.image.start, rows)?);
         }
+        // The feed-forward layers take as much again.
+        drop((of_image, of_text));
         let to_image = join(to_image)?;
         let Some(text_out) = &self.text_out else {
             let image = join(targets)?;
@@ -176,6 +178,8 @@ impl Rest {
     ) -> Result<Tensor> {
         let x = stream.add_gated(x, &self.out.forward(attended)?, block, Half::Attention)?;
         let hidden = self.hidden.forward(&stream.modulate(&x, block, Half::FeedForward)?)?;
-        stream.add_gated(&x, &self.mlp.forward(&hidden)?, block, Half::FeedForward)
+        let y = self.mlp.forward(&hidden)?;
+        drop(hidden);
+        stream.add_gated(&x, &y, block, Half::FeedForward)
     }
 }

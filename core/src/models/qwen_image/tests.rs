@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::control::Control;
 use crate::error::ErrorKind;
+use crate::nn::Keep;
 use crate::weights::{SafeTensorsFile, Source, Weights};
 
 /// What answers may differ by from the reference's, as a part of its largest value.
@@ -97,7 +98,11 @@ impl Loaded {
         config["zero_cond_t"] = json!(zero_cond_t);
         let config = TransformerConfig::parse(config).unwrap();
         let weights = weights("transformer", dtype);
-        let network = QwenImageTransformer::load(&config, &weights.root(), 1).unwrap();
+        let load = |weights: &Weights| {
+            QwenImageTransformer::load(&config, &weights.root(), Keep::First(1)).unwrap()
+        };
+        load(&weights.clone().trial());
+        let network = load(&weights);
         let times: Vec<f32> = samples().iter().map(|sample| sample.time).collect();
         let modulations = Modulation::schedule(&config, &weights.root(), &times).unwrap();
         weights.check_all_taken(|name| QwenImageTransformer::is_unused(&config, name)).unwrap();

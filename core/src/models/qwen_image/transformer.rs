@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::modulation::{Modulation, Streams};
 use crate::control::Control;
 use crate::error;
-use crate::nn::{Blocks, Linear, Norm, NormKind, NormOptions};
+use crate::nn::{Blocks, Keep, Linear, Norm, NormKind, NormOptions};
 use crate::weights::Scope;
 
 const TEXT_NORM: NormOptions = NormOptions { kind: NormKind::Rms, eps: 1e-6 };
@@ -27,12 +27,11 @@ pub(crate) struct QwenImageTransformer {
 }
 
 impl QwenImageTransformer {
-    /// The network, of which the first `keep` blocks stay in memory and the others are read again in
-    /// every pass.
+    /// The network; `keep` says which of its blocks stay in memory.
     pub(crate) fn load(
         config: &TransformerConfig,
         scope: &Scope,
-        keep: usize,
+        keep: Keep,
     ) -> error::Result<Self> {
         let (width, text) = (config.width(), config.joint_attention_dim);
         let for_blocks = config.clone();

@@ -69,12 +69,14 @@ struct Stage {
 }
 
 impl Stage {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.clone();
+    fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(x)?;
         }
-        self.resample.as_ref().map_or(Ok(x.clone()), |resample| resample.forward(&x))
+        match &self.resample {
+            Some(resample) => resample.forward(x),
+            None => Ok(x),
+        }
     }
 }
 
@@ -123,9 +125,9 @@ impl Encoder {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.conv_in.forward(x, None)?;
         for stage in &self.down {
-            x = stage.forward(&x)?;
+            x = stage.forward(x)?;
         }
-        self.quant.forward(&self.head.forward(&self.middle.forward(&x)?)?, None)
+        self.quant.forward(&self.head.forward(self.middle.forward(x)?)?, None)
     }
 }
 
@@ -172,11 +174,11 @@ impl Decoder {
 
     fn forward(&self, latents: &Tensor) -> Result<Tensor> {
         let x = self.post_quant.forward(latents, None)?;
-        let mut x = self.middle.forward(&self.conv_in.forward(&x, None)?)?;
+        let mut x = self.middle.forward(self.conv_in.forward(&x, None)?)?;
         for stage in &self.up {
-            x = stage.forward(&x)?;
+            x = stage.forward(x)?;
         }
-        self.head.forward(&x)
+        self.head.forward(x)
     }
 }
 
@@ -194,7 +196,9 @@ impl Head {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv.forward(&self.norm.forward(x, Activation::Silu)?, None)
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let normed = self.norm.forward(&x, Activation::Silu)?;
+        drop(x);
+        self.conv.forward(&normed, None)
     }
 }

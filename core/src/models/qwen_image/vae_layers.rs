@@ -78,13 +78,17 @@ impl ResidualBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward(x, Activation::Silu)?, None)?;
-        let y = self.norm2.forward(&y, Activation::Silu)?;
-        match &self.shortcut {
-            Some(shortcut) => self.conv2.forward(&y, Some(&shortcut.forward(x, None)?)),
-            None => self.conv2.forward(&y, Some(x)),
-        }
+    /// Takes its input: at full size a picture's values are hundreds of megabytes, so each is let go
+    /// of as soon as it was used.
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let y = self.conv1.forward(&self.norm1.forward(&x, Activation::Silu)?, None)?;
+        let x = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(&x, None)?,
+            None => x,
+        };
+        let normed = self.norm2.forward(&y, Activation::Silu)?;
+        drop(y);
+        self.conv2.forward(&normed, Some(&x))
     }
 }
 
@@ -140,8 +144,8 @@ impl Middle {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.after.forward(&self.attention.forward(&self.before.forward(x)?)?)
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+        self.after.forward(self.attention.forward(&self.before.forward(x)?)?)
     }
 }
 
@@ -169,15 +173,16 @@ impl Resample {
         Ok(Self { conv, doubles: window == AROUND })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
         if !self.doubles {
-            return self.conv.forward(x, None);
+            return self.conv.forward(&x, None);
         }
         let (b, h, w, c) = x.dims4()?;
         let doubled = x
             .reshape((b, h, 1, w, 1, c))?
             .broadcast_as((b, h, 2, w, 2, c))?
             .reshape((b, 2 * h, 2 * w, c))?;
+        drop(x);
         self.conv.forward(&doubled, None)
     }
 }

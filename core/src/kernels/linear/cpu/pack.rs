@@ -80,6 +80,12 @@ impl Packed {
         Self { isa, format, n, k, geometry, lines, bias: padded }
     }
 
+    /// Bytes that a value takes: some engines widen or split what is stored.
+    pub(crate) fn bytes_of_value(isa: Isa, format: Format) -> usize {
+        let geometry = run_product(isa, format, Measure(MAX_DEPTH));
+        geometry.right_lines * size_of::<Line>() / (geometry.cols * MAX_DEPTH)
+    }
+
     /// Outputs.
     pub(crate) fn n(&self) -> usize {
         self.n
