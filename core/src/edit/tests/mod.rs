@@ -1,6 +1,9 @@
 //! Whole edits against the pictures that diffusers makes; `make_edit_pipeline.py` says how the files were
 //! made. And what holds for every edit model: order, seeds, errors of one request, cancelling.
 
+mod files;
+mod memory;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -238,54 +241,6 @@ fn runs_of_any_size_give_the_same() {
 }
 
 #[test]
-fn a_model_in_little_memory_gives_the_same() {
-    let folder = Folder::of("zero");
-    let expected = folder.pipeline().edit(&requests()[1], &options()).unwrap();
-    let error = folder.load(&f32().max_memory(60 << 20)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
-    assert!(error.to_string().contains("max_memory"), "{error}");
-    // Room for some blocks, so that some stay and others are read again.
-    let least: u64 = error.message().split(' ').rev().nth(1).unwrap().parse().unwrap();
-    let pipeline = folder.load(&f32().max_memory((least + 4) * 1_000_000)).unwrap();
-    for _ in 0..2 {
-        let found = pipeline.edit(&requests()[1], &options()).unwrap();
-        assert_eq!(found[0].image, expected[0].image);
-    }
-}
-
-#[test]
-fn what_there_is_no_room_for_fails_alone() {
-    let folder = Folder::of("zero");
-    let options = options().n(2);
-    let expected = folder.pipeline().edit_batch(&requests(), &options, &Control::new()).unwrap();
-    // Every amount of memory from too little to enough for all, in small steps: whatever is made is
-    // what it is with all memory, and more memory makes more.
-    let mut counts = Vec::new();
-    let error = folder.load(&f32().max_memory(1)).unwrap_err();
-    let least: u64 = error.message().split(' ').rev().nth(1).unwrap().parse().unwrap();
-    for memory in ((least - 1) * 1_000_000..(least + 5) * 1_000_000).step_by(100_000) {
-        let Ok(pipeline) = folder.load(&f32().max_memory(memory)) else {
-            assert!(counts.is_empty(), "{memory} bytes");
-            continue;
-        };
-        let made = pipeline.edit_batch(&requests(), &options, &Control::new()).unwrap();
-        for (i, (made, expected)) in made.iter().zip(&expected).enumerate() {
-            match made {
-                Ok(made) => assert_eq!(made.image, expected.as_ref().unwrap().image),
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
-                    let request = format!("request={}", i / 2);
-                    assert!(error.to_string().contains(&request), "{error}");
-                }
-            }
-        }
-        counts.push(made.iter().filter(|made| made.is_ok()).count());
-    }
-    assert!(counts.is_sorted() && counts.last() == Some(&6), "{counts:?}");
-    assert!(counts.iter().any(|count| *count == 0) && counts.contains(&4), "{counts:?}");
-}
-
-#[test]
 fn a_request_that_fails_costs_no_other_one_its_output() {
     let pipeline = Folder::of("plus").pipeline();
     let mut requests = requests();
@@ -392,89 +347,6 @@ fn previews_come_for_every_step_and_become_the_output() {
 }
 
 #[test]
-fn what_is_wrong_in_a_folder_is_named() {
-    let refused = |damage: &dyn Fn(&Folder), kind: ErrorKind, words: &[&str]| {
-        let folder = Folder::of("plus");
-        damage(&folder);
-        let error = folder.load(&f32()).unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        for word in words {
-            assert!(error.to_string().contains(word), "`{word}` is not in: {error}");
-        }
-    };
-    let remove =
-        |file: &'static str| move |folder: &Folder| fs::remove_file(folder.path(file)).unwrap();
-    let shard = "text_encoder/model-00002-of-00002.safetensors";
-    for file in [
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "processor/tokenizer.json",
-        "processor/preprocessor_config.json",
-        "transformer/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-        shard,
-    ] {
-        let name = file.rsplit('/').next().unwrap().trim_end_matches(".safetensors");
-        refused(&remove(file), ErrorKind::ModelNotFound, &[name]);
-    }
-    let weights = "transformer/diffusion_pytorch_model.safetensors";
-    let truncate = |folder: &Folder| {
-        let bytes = fs::read(folder.path(weights)).unwrap();
-        fs::write(folder.path(weights), &bytes[..bytes.len() / 2]).unwrap();
-    };
-    refused(&truncate, ErrorKind::ModelInvalid, &["diffusion_pytorch_model.safetensors"]);
-    let pickle = |folder: &Folder| {
-        let to = folder.path("transformer/diffusion_pytorch_model.bin");
-        fs::rename(folder.path(weights), to).unwrap();
-    };
-    refused(&pickle, ErrorKind::ModelNotFound, &["diffusion_pytorch_model.bin", "pickle"]);
-    let not_safetensors =
-        |folder: &Folder| fs::write(folder.path(weights), b"PK\x03\x04xxxx").unwrap();
-    refused(&not_safetensors, ErrorKind::ModelInvalid, &["zip"]);
-    for (file, key, value, words) in [
-        (
-            "transformer/config.json",
-            "num_layers",
-            json!(4),
-            &["transformer_blocks.3", "missing"][..],
-        ),
-        (
-            "transformer/config.json",
-            "num_layers",
-            json!(2),
-            &["does not account for", "part=transformer"],
-        ),
-        (
-            "transformer/config.json",
-            "joint_attention_dim",
-            json!(40),
-            &["joint_attention_dim", "40 and 32"],
-        ),
-        ("vae/config.json", "base_dim", json!(8), &["shape", "part=vae"]),
-        (
-            "text_encoder/config.json",
-            "num_hidden_layers",
-            json!(3),
-            &["layers.2", "part=text_encoder"],
-        ),
-        ("processor/preprocessor_config.json", "patch_size", json!(16), &["patch_size"]),
-    ] {
-        refused(&|folder| folder.change(file, key, value.clone()), ErrorKind::ModelInvalid, words);
-    }
-    let other = |folder: &Folder| {
-        folder.change("model_index.json", "_class_name", json!("StableDiffusionXLPipeline"));
-    };
-    refused(&other, ErrorKind::Unsupported, &["StableDiffusionXLPipeline"]);
-    let error = Folder::of("edit").load(&LoadOptions::default().precision(Precision::F16));
-    assert!(error.unwrap_err().to_string().contains("overflow f16"));
-    // The same is found when blocks are read one by one.
-    let folder = Folder::of("plus");
-    folder.change("transformer/config.json", "num_layers", json!(4));
-    let error = folder.load(&f32().max_memory(80 << 20)).unwrap_err();
-    assert!(error.to_string().contains("transformer_blocks.3"), "{error}");
-}
-
-#[test]
 fn values_that_are_no_numbers_are_an_error_of_their_output() {
     let folder = Folder::of("plus");
     folder.change("vae/config.json", "latents_std", json!([1e38, 1e38, 1e38, 1e38]));
@@ -482,55 +354,4 @@ fn values_that_are_no_numbers_are_an_error_of_their_output() {
     let error = made.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ModelInvalid, "{error}");
     assert!(error.to_string().contains("no numbers"), "{error}");
-}
-
-#[test]
-fn loras_go_without_a_trace() {
-    let pipeline = Folder::of("zero").pipeline();
-    let values = |loras: &[Lora]| {
-        pipeline.set_loras(loras).unwrap();
-        let made = pipeline.edit(&requests()[0], &options().keep_values(true)).unwrap();
-        values(&made[0]).to_vec()
-    };
-    let plain = values(&[]);
-    let strong = values(&[lora()]);
-    assert_ne!(plain, strong);
-    assert_eq!(values(&[lora().scale(0.0)]), plain);
-    assert_eq!(values(&[lora(), lora().scale(-1.0), lora()]), strong);
-    assert_eq!(values(&[]), plain);
-    // A file that does not fit changes nothing.
-    values(&[lora()]);
-    let other = goldens().join("vae/diffusion_pytorch_model.safetensors");
-    let error = pipeline.set_loras(&[Lora::new(other)]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ModelInvalid, "{error}");
-    let made = pipeline.edit(&requests()[0], &options().keep_values(true)).unwrap();
-    assert_eq!(super::tests::values(&made[0]), strong);
-    let error = pipeline.set_loras(&[Lora::new("none.safetensors")]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ModelNotFound, "{error}");
-}
-
-#[test]
-fn a_part_may_come_from_another_file() {
-    let folder = Folder::of("zero");
-    let expected = folder.pipeline().edit(&requests()[0], &options()).unwrap();
-    // As ComfyUI has it: with its prefix, and with a marker for `zero_cond_t`.
-    let weights = folder.path("transformer/diffusion_pytorch_model.safetensors");
-    let bytes = fs::read(&weights).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let marker = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![0], &[]);
-    let named = tensors.iter().map(|(name, view)| (format!("model.diffusion_model.{name}"), view));
-    let named: Vec<_> =
-        named.chain([("__index_timestep_zero__".into(), marker.unwrap())]).collect();
-    let single = folder.path("single.safetensors");
-    safetensors::serialize_to_file(named, None, &single).unwrap();
-    fs::remove_file(weights).unwrap();
-    folder.change("transformer/config.json", "zero_cond_t", json!(false));
-    let pipeline = folder.load(&f32().transformer(&single)).unwrap();
-    let found = pipeline.edit(&requests()[0], &options()).unwrap();
-    assert_eq!(found[0].image, expected[0].image);
-    let error = folder.load(&f32().transformer(&single).vae(&single)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ModelInvalid, "{error}");
-    assert!(error.to_string().contains("single.safetensors"), "{error}");
-    let error = folder.load(&f32().transformer("none.gguf")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ModelNotFound, "{error}");
 }
