@@ -1,12 +1,12 @@
 """What several edits in one run cost against the same edits one by one, on the CPU.
 
-Writes a model of the published widths with random weights and few blocks, so that it fits, and edits pictures in batches
-of one and of four, at several sizes: with all weights in memory, and with `--max-memory` so small that blocks are read
+Writes a model of the published widths with random weights and few blocks, so that it fits, and with a narrow autoencoder,
+which beside so few blocks would hide what they cost. Edits pictures in batches of one and of four, at several sizes: with all weights in memory, and with `--max-memory` so small that blocks are read
 again in every step. Processes of all of these are asked in turn for several rounds; outputs of a batch are compared with
 those that were made one by one. Also says how much memory each took of what it was allowed. Results go to
 `results/edit.json`. Nothing else should run on the machine.
 
-    cargo build --release --example edit_worker && python benches/edit.py [--sizes 256,512] [--rounds 5] [--layers 6]
+    cargo build --release --example edit_worker && python benches/edit.py [--sizes 256,512] [--rounds 2] [--layers 3]
 """
 
 import argparse
@@ -67,11 +67,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="256,512")
     parser.add_argument("--precisions", default="bf16,f32")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--cfg", type=float, default=4.0)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--memory", type=float, default=3e9, help="bytes, where weights do not stay")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--memory", type=float, default=3.4e9, help="bytes, where weights do not stay")
     parser.add_argument("--folder", type=pathlib.Path, help="where the model is, or is written to")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -82,7 +82,7 @@ def main():
 def measure(arguments, folder):
     if not (folder / "model_index.json").exists():
         print("writing the model", flush=True)
-        sizes = dict(layers=arguments.layers, text_layers=2, vision_layers=2, words=600)
+        sizes = dict(layers=arguments.layers, text_layers=1, vision_layers=1, words=600, vae_dim=16)
         edit_models.write(folder, dtype="bf16", random=True, own={"vision_area": 384 * 384}, **sizes)
     results = {"machine": machine(), "batch": BATCH, "layers": arguments.layers, "steps": arguments.steps, "runs": []}
     for precision in arguments.precisions.split(","):

@@ -64,9 +64,10 @@ DTYPES = {"bf16": ("BF16", torch.bfloat16), "f32": ("F32", torch.float32)}
 LARGEST = {"transformer": 10e9, "text_encoder": 5e9, "vae": 1e12}
 
 
-def configs(layers=60, text_layers=28, vision_layers=32, words=WORDS, narrow=False):
+def configs(layers=60, text_layers=28, vision_layers=32, words=WORDS, narrow=False, vae_dim=96):
     """The configurations, with fewer blocks or words, or narrow networks, where that is asked for."""
     transformer, text, vae = (json.loads(json.dumps(config)) for config in (TRANSFORMER, TEXT, VAE))
+    vae["base_dim"] = vae_dim
     if narrow:
         transformer |= NARROW
         text |= NARROW_TEXT
