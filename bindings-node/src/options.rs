@@ -1,0 +1,307 @@
+//! Option objects as the core's options: one function for each kind of options.
+//!
+//! `undefined` and `null` mean that an option is not set. What is unknown or of another type is an error
+//! that names the option.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use napi::bindgen_prelude::{Array, BigInt, FromNapiValue, JsObjectValue, Object, Unknown};
+use napi::{JsValue, ValueType};
+use tagbrush::{CaptionOptions, EditOptions, Error, LoadOptions, OutputSize, Result, TagOptions};
+
+use crate::errors::{failed, invalid};
+
+/// Options as they come in.
+pub(crate) type Options<'a> = Option<Object<'a>>;
+
+/// One option that is set.
+struct Argument<'a> {
+    name: String,
+    value: Unknown<'a>,
+}
+
+impl<'a> Argument<'a> {
+    fn wrong(&self, expected: &str) -> Error {
+        let message = match self.value.get_type() {
+            Ok(ValueType::Object) if self.value.is_array().unwrap_or_default() => {
+                format!("expected {expected}, got an array")
+            }
+            Ok(kind) => format!("expected {expected}, got {}", shown(kind)),
+            Err(_) => format!("expected {expected}"),
+        };
+        invalid(&self.name, message)
+    }
+
+    fn get<T: FromNapiValue>(&self, kind: ValueType, expected: &str) -> Result<T> {
+        if self.value.get_type().ok() != Some(kind) {
+            return Err(self.wrong(expected));
+        }
+        // SAFETY: the type was checked.
+        unsafe { self.value.cast() }.map_err(|_| self.wrong(expected))
+    }
+
+    fn flag(&self) -> Result<bool> {
+        self.get(ValueType::Boolean, "true or false")
+    }
+
+    fn number(&self) -> Result<f32> {
+        self.get::<f64>(ValueType::Number, "a number").map(|number| number as f32)
+    }
+
+    /// A whole number from 0 on, as a number or a `bigint`.
+    fn whole<T: TryFrom<u64>>(&self) -> Result<T> {
+        let expected = "a whole number from 0 on";
+        let number = match self.value.get_type() {
+            Ok(ValueType::BigInt) => {
+                let big: BigInt = self.get(ValueType::BigInt, expected)?;
+                let (is_negative, value, is_lossless) = big.get_u64();
+                if is_negative && value > 0 {
+                    return Err(invalid(&self.name, format!("expected {expected}, got -{value}n")));
+                }
+                is_lossless.then_some(value)
+            }
+            _ => {
+                let number: f64 = self.get(ValueType::Number, expected)?;
+                if number.fract() != 0.0 || number.is_nan() || number < 0.0 {
+                    return Err(invalid(&self.name, format!("expected {expected}, got {number}")));
+                }
+                if number >= (1u64 << 53) as f64 {
+                    let message = format!("{number} is no exact number; use a bigint");
+                    return Err(invalid(&self.name, message));
+                }
+                Some(number as u64)
+            }
+        };
+        let fits = number.and_then(|number| T::try_from(number).ok());
+        fits.ok_or_else(|| invalid(&self.name, "the number is too large"))
+    }
+
+    fn text(&self) -> Result<String> {
+        self.get(ValueType::String, "a string")
+    }
+
+    /// A value that the core reads from text.
+    fn parse<T: FromStr<Err = Error>>(&self) -> Result<T> {
+        self.text()?.parse()
+    }
+
+    fn list(&self, expected: &str) -> Result<Vec<Argument<'a>>> {
+        if !self.value.is_array().unwrap_or_default() {
+            return Err(self.wrong(expected));
+        }
+        // SAFETY: the type was checked.
+        let array: Array<'a> = unsafe { self.value.cast() }.map_err(|e| failed(&e))?;
+        let item = |i| {
+            let value = array.get::<Unknown<'a>>(i).map_err(|e| failed(&e))?;
+            let value = value.ok_or_else(|| self.wrong(expected))?;
+            Ok(Argument { name: self.name.clone(), value })
+        };
+        (0..array.len()).map(item).collect()
+    }
+
+    fn texts(&self) -> Result<Vec<String>> {
+        self.list("an array of strings")?.iter().map(Argument::text).collect()
+    }
+
+    /// The names and values of an object, in its order.
+    fn entries(&self) -> Result<Vec<(String, Argument<'a>)>> {
+        if self.value.is_array().unwrap_or_default() {
+            return Err(self.wrong("an object"));
+        }
+        let object: Object<'a> = self.get(ValueType::Object, "an object")?;
+        let entry = |key: String| {
+            let value = object.get_named_property_unchecked(&key).map_err(|e| failed(&e))?;
+            Ok((key, Argument { name: self.name.clone(), value }))
+        };
+        let keys = Object::keys(&object).map_err(|e| failed(&e))?;
+        keys.into_iter().map(entry).collect()
+    }
+
+    fn unknown(&self, known: &str) -> Error {
+        invalid(&self.name, format!("unknown option `{}`; known: {known}", self.name))
+    }
+}
+
+fn shown(kind: ValueType) -> &'static str {
+    match kind {
+        ValueType::Undefined => "undefined",
+        ValueType::Null => "null",
+        ValueType::Boolean => "a boolean",
+        ValueType::Number => "a number",
+        ValueType::String => "a string",
+        ValueType::BigInt => "a bigint",
+        ValueType::Function => "a function",
+        ValueType::Object => "an object",
+        _ => "something else",
+    }
+}
+
+/// The options that are set.
+fn arguments<'a>(options: &Options<'a>) -> Result<Vec<Argument<'a>>> {
+    let Some(object) = options else { return Ok(Vec::new()) };
+    let mut arguments = Vec::new();
+    for name in Object::keys(object).map_err(|e| failed(&e))? {
+        let value: Unknown<'a> =
+            object.get_named_property_unchecked(&name).map_err(|e| failed(&e))?;
+        match value.get_type().map_err(|e| failed(&e))? {
+            ValueType::Undefined | ValueType::Null => {}
+            _ => arguments.push(Argument { name, value }),
+        }
+    }
+    Ok(arguments)
+}
+
+pub(crate) fn load_options(options: &Options<'_>) -> Result<LoadOptions> {
+    let mut load = LoadOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "device" => load.device = argument.parse()?,
+            "dtype" => load.precision = argument.parse()?,
+            "offline" => load.offline = argument.flag()?,
+            "cacheDir" => load.cache_dir = Some(argument.text()?.into()),
+            "batchSize" => load.batch_size = Some(argument.whole()?),
+            "maxMemory" => load.max_memory = Some(argument.whole()?),
+            "transformer" => load.transformer = Some(argument.text()?.into()),
+            "textEncoder" => load.text_encoder = Some(argument.text()?.into()),
+            "vae" => load.vae = Some(argument.text()?.into()),
+            "maxPixels" => load.decode.limits.max_pixels = argument.whole()?,
+            "maxSide" => load.decode.limits.max_side = argument.whole()?,
+            "maxEncodedBytes" => load.decode.limits.max_encoded_bytes = argument.whole()?,
+            "tolerateTruncated" => load.decode.tolerate_truncated = argument.flag()?,
+            "applyOrientation" => load.decode.apply_orientation = Some(argument.flag()?),
+            _ => {
+                return Err(argument.unknown(
+                    "device, dtype, offline, cacheDir, batchSize, maxMemory, transformer, \
+                     textEncoder, vae, maxPixels, maxSide, maxEncodedBytes, tolerateTruncated, \
+                     applyOrientation, signal",
+                ));
+            }
+        }
+    }
+    Ok(load)
+}
+
+pub(crate) fn tag_options(options: &Options<'_>) -> Result<TagOptions> {
+    let mut tag = TagOptions::default();
+    let mut characters = None;
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "threshold" => tag.threshold = argument.number()?,
+            "characterThreshold" => characters = Some(argument.number()?),
+            "categoryThresholds" => {
+                for (category, threshold) in argument.entries()? {
+                    tag.category_thresholds.insert(category.parse()?, threshold.number()?);
+                }
+            }
+            "tagThresholds" => tag.tag_thresholds = thresholds(&argument)?,
+            "bestThresholds" => tag.best_thresholds = argument.flag()?,
+            "mcut" => tag.mcut = argument.flag()?,
+            "topK" => tag.top_k = Some(argument.whole()?),
+            "exclude" => tag.exclude = argument.texts()?,
+            "dropRedundant" => tag.drop_redundant = argument.flag()?,
+            "implications" => tag.implications = implications(&argument)?,
+            "order" => tag.order = argument.parse()?,
+            _ => {
+                return Err(argument.unknown(
+                    "threshold, characterThreshold, categoryThresholds, tagThresholds, \
+                     bestThresholds, mcut, topK, exclude, dropRedundant, implications, order, \
+                     errors, signal",
+                ));
+            }
+        }
+    }
+    // The option that names characters is the more special one, in whatever order they came.
+    Ok(match characters {
+        Some(threshold) => tag.character_threshold(threshold),
+        None => tag,
+    })
+}
+
+fn thresholds(argument: &Argument<'_>) -> Result<BTreeMap<String, f32>> {
+    let entries = argument.entries()?.into_iter();
+    entries.map(|(name, threshold)| Ok((name, threshold.number()?))).collect()
+}
+
+fn implications(argument: &Argument<'_>) -> Result<Vec<(String, String)>> {
+    let expected = "an array of pairs of strings";
+    let pair = |pair: &Argument<'_>| match <[String; 2]>::try_from(pair.texts()?) {
+        Ok([tag, implied]) => Ok((tag, implied)),
+        Err(_) => Err(argument.wrong(expected)),
+    };
+    argument.list(expected)?.iter().map(pair).collect()
+}
+
+pub(crate) fn caption_options(options: &Options<'_>) -> Result<CaptionOptions> {
+    let mut caption = CaptionOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "separator" => caption.separator = argument.text()?,
+            "keepUnderscores" => caption.keep_underscores = argument.flag()?,
+            "escape" => caption.escape = argument.flag()?,
+            "weights" => caption.weights = argument.flag()?,
+            "rating" => caption.rating = argument.parse()?,
+            "charactersLast" => caption.characters_last = argument.flag()?,
+            "alwaysFirst" => caption.always_first = argument.texts()?,
+            "replace" => {
+                let entries = argument.entries()?.into_iter();
+                let pairs = entries.map(|(from, to)| Ok((from, to.text()?)));
+                caption.replace = pairs.collect::<Result<_>>()?;
+            }
+            "prepend" => caption.prepend = argument.texts()?,
+            "append" => caption.append = argument.texts()?,
+            _ => {
+                return Err(argument.unknown(
+                    "separator, keepUnderscores, escape, weights, rating, charactersLast, \
+                     alwaysFirst, replace, prepend, append",
+                ));
+            }
+        }
+    }
+    Ok(caption)
+}
+
+pub(crate) fn edit_options(options: &Options<'_>) -> Result<EditOptions> {
+    let mut edit = EditOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "n" => edit.n = argument.whole()?,
+            "size" => edit.size = size(&argument)?,
+            "seed" => edit.seed = Some(argument.whole()?),
+            "numInferenceSteps" => edit.num_inference_steps = Some(argument.whole()?),
+            "trueCfgScale" => edit.true_cfg_scale = Some(argument.number()?),
+            "guidanceScale" => edit.guidance_scale = Some(argument.number()?),
+            "maxSequenceLength" => edit.max_sequence_length = argument.whole()?,
+            "referenceArea" => edit.reference_area = Some(argument.whole()?),
+            "referenceMultiple" => edit.reference_multiple = Some(argument.whole()?),
+            "preset" => edit.preset = Some(argument.parse()?),
+            "keepValues" => edit.keep_values = argument.flag()?,
+            _ => {
+                return Err(argument.unknown(
+                    "n, size, seed, numInferenceSteps, trueCfgScale, guidanceScale, \
+                     maxSequenceLength, referenceArea, referenceMultiple, preset, keepValues, \
+                     preview, errors, signal",
+                ));
+            }
+        }
+    }
+    Ok(edit)
+}
+
+/// The value of one option in an object of its own.
+pub(crate) fn seed(options: &Options<'_>) -> Result<Option<u64>> {
+    let seed = arguments(options)?.into_iter().find(|argument| argument.name == "seed");
+    seed.map(|seed| seed.whole()).transpose()
+}
+
+/// `"auto"`, `"640x480"` or a pair of width and height.
+fn size(argument: &Argument<'_>) -> Result<OutputSize> {
+    if argument.value.get_type().ok() == Some(ValueType::String) {
+        return argument.parse();
+    }
+    let expected = "\"auto\", \"1024x768\" or [1024, 768]";
+    match argument.list(expected)?.as_slice() {
+        [width, height] => Ok(OutputSize::Exact(width.whole()?, height.whole()?)),
+        _ => Err(argument.wrong(expected)),
+    }
+}
