@@ -11,7 +11,7 @@ use tagbrush::{Input, Result};
 use crate::image::{Image, from_channels};
 
 /// One picture, or what is wrong with it, which leaves others alone.
-pub(crate) struct Given(pub(crate) Result<Input>);
+pub struct Given(pub(crate) Result<Input>);
 
 impl TypeName for Given {
     fn type_name() -> &'static str {

@@ -13,7 +13,7 @@ use tagbrush::{CaptionOptions, EditOptions, Error, LoadOptions, OutputSize, Resu
 use crate::errors::{failed, invalid};
 
 /// Options as they come in.
-pub(crate) type Options<'a> = Option<Object<'a>>;
+pub type Options<'a> = Option<Object<'a>>;
 
 /// One option that is set.
 struct Argument<'a> {

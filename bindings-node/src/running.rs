@@ -40,7 +40,7 @@ impl Running {
 }
 
 /// What the listener is called with: `{ progress }`, `{ value }` or `{ failure }`.
-pub(crate) struct Event(What);
+pub struct Event(What);
 
 enum What {
     Progress(Arc<Latest>),

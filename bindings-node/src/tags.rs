@@ -74,12 +74,3 @@ impl From<Tags> for tagbrush::Tags {
 pub fn caption(tags: Tags, options: Options<'_>) -> Answer<String> {
     answer(caption_options(&options).map(|options| tagbrush::Tags::from(tags).caption(&options)))
 }
-
-/// The place of the most probable rating among the ratings.
-#[napi]
-pub fn rating(ratings: Vec<Tag>) -> Option<u32> {
-    let mut tags = tagbrush::Tags::default();
-    tags.ratings = back(ratings);
-    let best = tags.rating()?;
-    tags.ratings.iter().position(|tag| std::ptr::eq(tag, best)).map(|place| place as u32)
-}

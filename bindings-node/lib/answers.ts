@@ -1,0 +1,73 @@
+// Options that are not for the model, and `errors: "throw"` or `"return"`: answers that are results or errors.
+
+import { TagbrushError, invalid, isFailure, shown, toError } from "./errors";
+import type { Answer } from "./native";
+
+/** What every call takes besides options of the model. */
+export interface CallOptions {
+  /**
+   * Aborts the call: it rejects at once with an `AbortError`, and work that runs stops at its next item or step.
+   */
+  signal?: AbortSignal | null | undefined;
+}
+
+/** What calls with many items take. */
+export interface BatchOptions<E extends Errors = Errors> extends CallOptions {
+  /**
+   * With `"return"`, an item that fails has its `TagbrushError` in its place and costs no other one its answer; with
+   * `"throw"`, the first failure is thrown once all items were tried. `"throw"` unless set.
+   */
+  errors?: E | null | undefined;
+}
+
+/** Whether a failed item rejects the call, or has its error in its place. */
+export type Errors = "throw" | "return";
+
+/** Splits off what is not for the model, checked. */
+export function split<O extends BatchOptions>(options: O | null | undefined) {
+  if (options != null && (typeof options !== "object" || Array.isArray(options))) {
+    throw invalid("options", `expected an object, got ${shown(options)}`);
+  }
+  const { errors, signal, ...rest } = (options ?? {}) as O;
+  if (errors != null && errors !== "throw" && errors !== "return") {
+    throw invalid("errors", `expected "throw" or "return", got ${shown(errors)}`);
+  }
+  return { errors: (errors ?? "throw") as Errors, signal, rest };
+}
+
+/** The same for calls with one item, which have no `errors`. */
+export function splitSingle<O extends CallOptions>(options: O | null | undefined) {
+  const { signal, rest } = split(options);
+  if (options && "errors" in options) throw invalid("errors", "`errors` is for calls with many items");
+  return { signal, rest };
+}
+
+/** Answers, converted. The first failure is thrown, if that is asked for. */
+export function settled<N, T>(
+  answers: readonly Answer<N>[],
+  errors: Errors,
+  convert: (answer: N) => T,
+  first = 0,
+): (T | TagbrushError)[] {
+  return answers.map((answer, index) => {
+    if (!isFailure(answer)) return convert(answer);
+    // An output of an edit says itself which request it was.
+    const at: [string, string][] = answer.context.some(([name]) => name === "request") ? [] : [["index", `${first + index}`]];
+    const error = toError({ ...answer, context: [...answer.context, ...at] });
+    if (errors === "throw") throw error;
+    return error;
+  });
+}
+
+/** The same for functions that wait: they have no signal. */
+export function splitSync<O extends { errors?: Errors | null | undefined }>(options: O | null | undefined) {
+  const { errors, rest } = split(options);
+  if (options && "signal" in options) throw invalid("signal", "nothing can be aborted while a function waits");
+  return { errors, rest };
+}
+
+/** Refuses options where the model has none. */
+export function refuseRest(rest: object): void {
+  const [name] = Object.keys(rest);
+  if (name !== undefined) throw invalid(name, `unknown option \`${name}\`; known: errors, signal`);
+}

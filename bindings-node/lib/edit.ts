@@ -1,0 +1,257 @@
+// Pictures changed by instruction.
+
+import { inspect } from "node:util";
+import { type BatchOptions, type CallOptions, type Errors, settled, split, splitSingle } from "./answers";
+import { type TagbrushError, invalid, shown, taken } from "./errors";
+import { type Image, type ImageLike, type PathLike, refuseUnknown, toNative, toPath, wrapImage } from "./image";
+import { Job, run } from "./job";
+import { type Answer, type NativeEdited, type NativePipeline, type NativeRequest, native } from "./native";
+import type { EditLoadOptions, EditOptions } from "./options";
+import { pathsOf } from "./tagger";
+
+/** A LoRA file and how strongly it is applied. */
+export interface Lora {
+  /** Safetensors, in the key formats of peft, kohya or ComfyUI. */
+  readonly file: PathLike;
+  /** 1 is as it was trained, 0 not at all; negative values turn it around. 1 unless set. */
+  readonly scale?: number | undefined;
+}
+
+/** One edit: its pictures are references of one output. Many edits are a list of these. */
+export interface EditRequest {
+  /**
+   * One picture, or a list. The first models take exactly one; from Qwen-Image-Edit-2509 on several, of which the last
+   * gives an output its proportions.
+   */
+  readonly images: ImageLike | readonly ImageLike[];
+  /** The instruction. */
+  readonly prompt: string;
+  /**
+   * What to move away from. `" "` unless set, which is what the models' authors use; `null` switches guidance off,
+   * whatever its scale is.
+   */
+  readonly negativePrompt?: string | null | undefined;
+  /** The seed of its first variant, in place of that of the call. */
+  readonly seed?: number | bigint | null | undefined;
+}
+
+/** Makes lists of requests. */
+export const EditRequest = {
+  /** The same edit of each of many pictures: one request for each. */
+  forEach(images: Iterable<ImageLike>, prompt: string, negativePrompt: string | null = " "): EditRequest[] {
+    return Array.from(images, (image) => ({ images: image, prompt, negativePrompt }));
+  },
+};
+
+/** What the work should report besides how far it is. */
+export interface PreviewOptions {
+  /** Make a small picture of each output after each step, for `previews` of {@link Job.progress}. Costs a little time. */
+  preview?: boolean | null | undefined;
+}
+
+/** A picture that an edit made. */
+export class Edited {
+  /** The picture. */
+  readonly image: Image;
+  /** The seed that gives this picture again, as the first variant. A `bigint` where a number would not be exact. */
+  readonly seed: number | bigint;
+  /** The number of the request that it belongs to. */
+  readonly request: number;
+  /** Which of the request's variants it is. */
+  readonly variant: number;
+  /** With `keepValues`, rows of pixels of red, green and blue, 0 to 1, before they were rounded to 8 bits. */
+  readonly values: Float32Array | undefined;
+  /** The first picture of the request, as it was given. */
+  readonly source: ImageLike;
+
+  /** @internal */
+  constructor(edited: NativeEdited, source: ImageLike) {
+    this.image = wrapImage(edited.image);
+    this.seed = edited.seed;
+    this.request = edited.request;
+    this.variant = edited.variant;
+    this.values = edited.values ?? undefined;
+    this.source = source;
+  }
+
+  /** Writes the picture to a file; see {@link Image.save}. */
+  save(path: PathLike): Promise<void> {
+    return this.image.save(path);
+  }
+}
+
+/** A loaded edit model. Calls are answered one after the other, because a batch is how many edits are made at once. */
+export class EditPipeline {
+  readonly #native: NativePipeline;
+  /** What was given to {@link EditPipeline.load}. */
+  readonly name: string;
+
+  private constructor(pipeline: NativePipeline, name: string) {
+    if (typeof pipeline?.editBatch !== "function") throw new TypeError("load a model with EditPipeline.load(...)");
+    this.#native = pipeline;
+    this.name = name;
+  }
+
+  /**
+   * Loads an edit model.
+   *
+   * @param model `"demo"` (embedded, edits flat shapes only), a folder in the layout of diffusers, or the id or a known
+   * name of a published model (Qwen-Image-Edit and its successors), which is looked for in the local caches and then
+   * downloaded.
+   * @param options see {@link EditLoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
+   */
+  static load(model: PathLike = "demo", options?: EditLoadOptions & CallOptions): Promise<EditPipeline> {
+    return run(
+      (listener) => native.EditPipeline.load(toPath(model, "model"), pathsOf(splitSingle(options).rest), listener),
+      (pipeline: NativePipeline) => new EditPipeline(pipeline, toPath(model, "model")),
+      options?.signal,
+    );
+  }
+
+  /**
+   * The variants of one edit: `n` pictures.
+   *
+   * @param images the picture to edit, or a list of references of this one edit. To edit each of many pictures, see
+   * {@link EditPipeline.editBatch} and {@link EditRequest.forEach}.
+   * @param prompt the instruction.
+   */
+  edit(
+    images: ImageLike | readonly ImageLike[],
+    prompt: string,
+    options?: EditOptions & PreviewOptions & CallOptions & Pick<EditRequest, "negativePrompt">,
+  ): Job<Edited[]> {
+    const begin = () => {
+      const { negativePrompt, ...rest } = splitSingle(options).rest;
+      return { requests: [{ images, prompt, negativePrompt }], options: rest, errors: "throw" as const };
+    };
+    return this.#run(begin, options?.signal) as Job<Edited[]>;
+  }
+
+  /**
+   * Many edits in one denoising run, whatever their sizes, numbers of references and prompts are.
+   *
+   * Each output is what its request would give alone. `n` outputs for each request, first all variants of the first
+   * request.
+   */
+  editBatch(
+    requests: Iterable<EditRequest>,
+    options?: EditOptions & PreviewOptions & BatchOptions<"throw">,
+  ): Job<Edited[]>;
+  editBatch(
+    requests: Iterable<EditRequest>,
+    options: EditOptions & PreviewOptions & BatchOptions,
+  ): Job<(Edited | TagbrushError)[]>;
+  editBatch(
+    requests: Iterable<EditRequest>,
+    options?: EditOptions & PreviewOptions & BatchOptions,
+  ): Job<(Edited | TagbrushError)[]> {
+    const begin = () => {
+      const { errors, rest } = split(options);
+      if (typeof requests === "string" || !requests?.[Symbol.iterator]) {
+        throw invalid("requests", `expected a list of requests, got ${shown(requests)}`);
+      }
+      return { requests: [...requests], options: rest, errors };
+    };
+    return this.#run(begin, options?.signal);
+  }
+
+  #run(
+    begin: () => { requests: EditRequest[]; options: EditOptions & PreviewOptions; errors: Errors },
+    signal: AbortSignal | null | undefined,
+  ): Job<(Edited | TagbrushError)[]> {
+    let errors: Errors;
+    let sources: ImageLike[];
+    return Job.start(
+      (listener) => {
+        const { requests, options: all, ...given } = begin();
+        const { preview, ...options } = all;
+        errors = given.errors;
+        if (preview != null && typeof preview !== "boolean") {
+          throw invalid("preview", `expected true or false, got ${shown(preview)}`);
+        }
+        const asked = requests.map(toRequest);
+        sources = requests.map(({ images }) => list(images)[0] as ImageLike);
+        const { running, notes } = taken(this.#native.editBatch(asked, options, preview ?? false, listener));
+        for (const note of notes) process.emitWarning(note, "TagbrushWarning");
+        return running;
+      },
+      (outputs: Answer<NativeEdited>[]) =>
+        settled(outputs, errors, (edited) => new Edited(edited, sources[edited.request] as ImageLike)),
+      signal,
+    );
+  }
+
+  /**
+   * Applies LoRA files, in place of those that were applied before; none gives the model back. When a file does not fit
+   * the model, what was applied before stays.
+   */
+  setLoras(loras: Iterable<PathLike | Lora>): Promise<void> {
+    return run(
+      (listener) => {
+        if (typeof loras === "string" || !loras?.[Symbol.iterator]) {
+          throw invalid("loras", `expected a list of LoRA files, got ${shown(loras)}`);
+        }
+        return this.#native.setLoras(Array.from(loras, toLora), listener);
+      },
+      () => {},
+    );
+  }
+
+  /** Steps of denoising unless something else is asked for. */
+  get defaultSteps(): number {
+    return this.#native.defaultSteps;
+  }
+
+  /** The scale of guidance unless something else is asked for. */
+  get defaultTrueCfgScale(): number {
+    return this.#native.defaultTrueCfgScale;
+  }
+
+  /** Where the model runs; never `"auto"`. */
+  get device(): string {
+    return this.#native.device;
+  }
+
+  /** In which number format it runs; never `"auto"`. */
+  get dtype(): "f32" | "bf16" | "f16" {
+    return this.#native.dtype as "f32";
+  }
+
+  /** @internal */
+  [inspect.custom](): string {
+    return `EditPipeline(${shown(this.name)}, ${this.device}, ${this.dtype})`;
+  }
+}
+
+function list(images: ImageLike | readonly ImageLike[]): readonly ImageLike[] {
+  return Array.isArray(images) ? images : [images as ImageLike];
+}
+
+function toRequest(request: EditRequest, i: number): NativeRequest {
+  const at = { request: i };
+  if (typeof request !== "object" || request === null) {
+    throw invalid("requests", `expected { images, prompt }, got ${shown(request)}`, at);
+  }
+  refuseUnknown(request, ["images", "prompt", "negativePrompt", "seed"]);
+  const { images, prompt, negativePrompt, seed } = request;
+  if (typeof prompt !== "string") throw invalid("prompt", `expected a string, got ${shown(prompt)}`, at);
+  if (negativePrompt != null && typeof negativePrompt !== "string") {
+    throw invalid("negativePrompt", `expected a string or null, got ${shown(negativePrompt)}`, at);
+  }
+  return {
+    images: list(images).map((image) => toNative(image)),
+    prompt,
+    // Unset is not the same as off.
+    ...(negativePrompt === null ? {} : { negative: negativePrompt ?? " " }),
+    seed: { seed: seed ?? undefined },
+  };
+}
+
+function toLora(lora: PathLike | Lora): { file: string; scale: number } {
+  if (typeof lora === "string" || lora instanceof URL) return { file: toPath(lora, "loras"), scale: 1 };
+  if (typeof lora !== "object" || lora === null) throw invalid("loras", `expected { file, scale }, got ${shown(lora)}`);
+  refuseUnknown(lora, ["file", "scale"]);
+  const { file, scale = 1 } = lora;
+  if (typeof scale !== "number") throw invalid("scale", `expected a number, got ${shown(scale)}`);
+  return { file: toPath(file, "file"), scale };
+}

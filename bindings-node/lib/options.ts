@@ -1,0 +1,123 @@
+// The options of the package, each kind of them once. `undefined` and `null` mean that an option is not set.
+
+import type { PathLike } from "./image";
+
+/** Number formats; which of them a device can compute is checked when a model is loaded. */
+export type Dtype = "auto" | "f32" | "bf16" | "f16";
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /** `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, `"metal"`. A device that is named is never replaced by another one. */
+  device?: string | null | undefined;
+  dtype?: Dtype | null | undefined;
+  /** Never use the network: an id must be in a local cache already. */
+  offline?: boolean | null | undefined;
+  /** Where downloaded models are kept; the user's cache folder unless set. */
+  cacheDir?: PathLike | null | undefined;
+  /** Pictures in one batch; chosen by the size of the input unless set. */
+  batchSize?: number | null | undefined;
+  /** Refuse pictures of more pixels; 128,000,000 unless set. */
+  maxPixels?: number | null | undefined;
+  /** Refuse pictures with a longer side; 65,535 unless set. */
+  maxSide?: number | null | undefined;
+  /** Refuse longer files; 256 MiB unless set. */
+  maxEncodedBytes?: number | null | undefined;
+  /** Accept JPEG files whose end is missing, as far as they go. */
+  tolerateTruncated?: boolean | null | undefined;
+  /**
+   * Turn pictures as their EXIF orientation says. Unless set, pictures to edit are turned and pictures to tag are not,
+   * as in the taggers' reference. Never done to pixels.
+   */
+  applyOrientation?: boolean | null | undefined;
+}
+
+/** How an edit model is loaded. */
+export interface EditLoadOptions extends LoadOptions {
+  /** Most bytes of memory that the model may take. What does not fit is read again in every step. */
+  maxMemory?: number | null | undefined;
+  /** Another file for the denoising transformer: safetensors (diffusers, ComfyUI) or GGUF. */
+  transformer?: PathLike | null | undefined;
+  /** Another file for the text encoder: safetensors. */
+  textEncoder?: PathLike | null | undefined;
+  /** Another file for the autoencoder: safetensors. */
+  vae?: PathLike | null | undefined;
+}
+
+/** Which tags of a picture are kept: those with a probability **greater** than their threshold. */
+export interface TagOptions {
+  /** The general threshold, 0 to 1; more than 1 keeps nothing. {@link DEFAULT_THRESHOLD} unless set. */
+  threshold?: number | null | undefined;
+  /** The threshold of characters; the general one unless set. */
+  characterThreshold?: number | null | undefined;
+  /** Thresholds of categories: `{ general: 0.3, 4: 0.8 }`. */
+  categoryThresholds?: Readonly<Record<string | number, number>> | null | undefined;
+  /** Thresholds of single tags; spaces, underscores and case do not matter. */
+  tagThresholds?: Readonly<Record<string, number>> | null | undefined;
+  /** Use the thresholds that the model's author recommends, where the model has them. */
+  bestThresholds?: boolean | null | undefined;
+  /** Find the threshold of each category in the scores: the middle of their largest gap. */
+  mcut?: boolean | null | undefined;
+  /** Keep at most so many characters, and at most so many other tags. */
+  topK?: number | null | undefined;
+  /** Tags that are never given. */
+  exclude?: readonly string[] | null | undefined;
+  /** Drop tags that say less than another one that is there. */
+  dropRedundant?: boolean | null | undefined;
+  /** Which tags imply others, as pairs (`very_long_hair`, `long_hair`), for `dropRedundant`. */
+  implications?: readonly (readonly [string, string])[] | null | undefined;
+  /** The order of each list; that of the labels unless set. */
+  order?: "labels" | "score" | "name" | null | undefined;
+}
+
+/** How tags are written as one line. */
+export interface CaptionOptions {
+  /** What stands between tags; `", "` unless set. */
+  separator?: string | null | undefined;
+  /** Keep underscores; otherwise they become spaces, except in smileys such as `>_<`. */
+  keepUnderscores?: boolean | null | undefined;
+  /** Put a backslash before parentheses and backslashes, as prompts want it. */
+  escape?: boolean | null | undefined;
+  /** Write `(tag:0.997)`. */
+  weights?: boolean | null | undefined;
+  /** Whether and where the most probable rating stands; `"none"` unless set. */
+  rating?: "none" | "first" | "last" | null | undefined;
+  /** Put characters behind the other tags. */
+  charactersLast?: boolean | null | undefined;
+  /** Tags that stand first when they are there, in this order. */
+  alwaysFirst?: readonly string[] | null | undefined;
+  /** Tags that are written as something else; an empty text leaves the tag out. */
+  replace?: Readonly<Record<string, string>> | null | undefined;
+  /** What stands before the tags. */
+  prepend?: readonly string[] | null | undefined;
+  /** What stands behind the tags. */
+  append?: readonly string[] | null | undefined;
+}
+
+/** How edits are made. */
+export interface EditOptions {
+  /** Variants of every request, 1 to 10; 1 unless set. */
+  n?: number | null | undefined;
+  /** `"auto"`, `"1024x768"` or `[1024, 768]`: width and height. */
+  size?: "auto" | `${number}x${number}` | readonly [width: number, height: number] | null | undefined;
+  /**
+   * The seed of the first variant, 0 to 2^64 - 1; variant `j` has `seed + j`. A seed gives the same noise as
+   * `torch.Generator("cpu").manual_seed(seed)`. Drawn unless set.
+   */
+  seed?: number | bigint | null | undefined;
+  /** Steps of denoising, 1 to 1000; the model's own number unless set. */
+  numInferenceSteps?: number | null | undefined;
+  /** Scale of guidance; the model's own unless set. 1 or less switches it off, which halves the time. */
+  trueCfgScale?: number | null | undefined;
+  /** Accepted, and of no effect on these models: gives a warning of the process. */
+  guidanceScale?: number | null | undefined;
+  /** Accepted, and of no effect on these models: gives a warning of the process. */
+  maxSequenceLength?: number | null | undefined;
+  /** Pixels of each reference picture for the model, and of outputs of automatic size. */
+  referenceArea?: number | null | undefined;
+  /** What sides of references and automatic outputs are multiples of; itself a multiple of 16. */
+  referenceMultiple?: number | null | undefined;
+  /** A step-distilled way to use a model; its LoRA must be loaded too. */
+  preset?: "lightning-4" | "lightning-8" | null | undefined;
+  /** Keep the values of outputs before they are rounded to 8 bits, as `Edited.values`. */
+  keepValues?: boolean | null | undefined;
+}

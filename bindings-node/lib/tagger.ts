@@ -1,0 +1,282 @@
+// Pictures to tags, scores and embeddings.
+
+import { inspect } from "node:util";
+import { type BatchOptions, type CallOptions, type Errors, refuseRest, settled, split, splitSingle, splitSync } from "./answers";
+import { type TagbrushError, invalid, shown, taken } from "./errors";
+import { type ImageLike, type PathLike, toNative, toNatives, toPath } from "./image";
+import { Job, run } from "./job";
+import { type Answer, type NativeInput, type NativeRows, type NativeTagger, type NativeTags, native } from "./native";
+import type { EditLoadOptions, LoadOptions, TagOptions } from "./options";
+import { stream } from "./stream";
+import { Tags } from "./tags";
+
+/** One label of a model. */
+export interface Label {
+  /** The tag as the model's author wrote it, with underscores. */
+  readonly name: string;
+  /** What kind of tag it is: Danbooru's number, 0 for general tags, 4 for characters, 9 for ratings. */
+  readonly category: number;
+  /** How many pictures had it in training, if the model says so. */
+  readonly count: number | undefined;
+  /** The threshold that the model's author found best for it, if the model says so. */
+  readonly bestThreshold: number | undefined;
+}
+
+/** Numbers in rows of one length, one row for each picture. */
+export class Rows implements Iterable<Float32Array> {
+  /** All rows, one behind the other. */
+  readonly data: Float32Array;
+  /** How many rows and columns there are. */
+  readonly shape: readonly [rows: number, columns: number];
+
+  /** @internal */
+  constructor(data: Float32Array, columns: number) {
+    this.data = data;
+    this.shape = [data.length / columns, columns];
+  }
+
+  /** One row: a view, not a copy. */
+  row(i: number): Float32Array {
+    const [rows, columns] = this.shape;
+    if (!Number.isInteger(i) || i < 0 || i >= rows) throw new RangeError(`there is no row ${i} of ${rows}`);
+    return this.data.subarray(i * columns, (i + 1) * columns);
+  }
+
+  *[Symbol.iterator](): IterableIterator<Float32Array> {
+    for (let i = 0; i < this.shape[0]; i++) yield this.row(i);
+  }
+}
+
+/** Paths may be URLs in all options that are paths. */
+export function pathsOf<O extends EditLoadOptions>(options: O): O {
+  const paths = ["cacheDir", "transformer", "textEncoder", "vae"] as const;
+  const set = paths.filter((name) => options[name] instanceof URL);
+  return { ...options, ...Object.fromEntries(set.map((name) => [name, toPath(options[name], name)])) };
+}
+
+/**
+ * A loaded tagger. All methods may be called at any time; two calls run at once, others wait for them.
+ *
+ * Functions whose name ends with `Sync` do their work here and now, and nothing else runs in the meantime.
+ */
+export class Tagger {
+  readonly #native: NativeTagger;
+  #labels: readonly Label[] | undefined;
+
+  private constructor(tagger: NativeTagger) {
+    if (typeof tagger?.tagsSync !== "function") throw new TypeError("load a model with Tagger.load(...)");
+    this.#native = tagger;
+  }
+
+  /**
+   * Loads a tagger.
+   *
+   * @param model `"demo"` (embedded, knows drawn shapes only), a folder, or the id or a known name of a published
+   * model, which is looked for in the local caches and then downloaded.
+   * @param options see {@link LoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
+   */
+  static load(model: PathLike = "demo", options?: LoadOptions & CallOptions): Promise<Tagger> {
+    return run(
+      (listener) => native.Tagger.load(toPath(model, "model"), pathsOf(splitSingle(options).rest), listener),
+      (tagger: NativeTagger) => new Tagger(tagger),
+      options?.signal,
+    );
+  }
+
+  /** {@link Tagger.load}, here and now. */
+  static loadSync(model: PathLike = "demo", options?: LoadOptions): Tagger {
+    return new Tagger(taken(native.Tagger.loadSync(toPath(model, "model"), pathsOf(options ?? {}))));
+  }
+
+  /** The tags of one picture. */
+  tag(image: ImageLike, options?: TagOptions & CallOptions): Promise<Tags> {
+    return run(
+      (listener) => this.#native.tags([toNative(image)], splitSingle(options).rest, listener),
+      ([answer]: Answer<NativeTags>[]) => new Tags(taken(answer as Answer<NativeTags>)),
+      options?.signal,
+    );
+  }
+
+  /** {@link Tagger.tag}, here and now. */
+  tagSync(image: ImageLike, options?: TagOptions): Tags {
+    const [answer] = taken(this.#native.tagsSync([toNative(image)], options));
+    return new Tags(taken(answer as Answer<NativeTags>));
+  }
+
+  /**
+   * The tags of many pictures, in order. A batch of N gives what N single calls give.
+   *
+   * @param images any number of pictures; for more than fit into memory see {@link Tagger.tagIter}.
+   */
+  tagBatch(images: Iterable<ImageLike>, options?: TagOptions & BatchOptions<"throw">): Job<Tags[]>;
+  tagBatch(images: Iterable<ImageLike>, options: TagOptions & BatchOptions): Job<(Tags | TagbrushError)[]>;
+  tagBatch(images: Iterable<ImageLike>, options?: TagOptions & BatchOptions): Job<(Tags | TagbrushError)[]> {
+    let errors: Errors;
+    return Job.start(
+      (listener) => {
+        const given = split(options);
+        errors = given.errors;
+        return this.#native.tags(toNatives(images), given.rest, listener);
+      },
+      (answers: Answer<NativeTags>[]) => settled(answers, errors, (tags) => new Tags(tags)),
+      options?.signal,
+    );
+  }
+
+  /** {@link Tagger.tagBatch}, here and now. */
+  tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & { errors?: "throw" | null }): Tags[];
+  tagBatchSync(images: Iterable<ImageLike>, options: TagOptions & { errors?: Errors | null }): (Tags | TagbrushError)[];
+  tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & { errors?: Errors | null }): (Tags | TagbrushError)[] {
+    const { errors, rest } = splitSync(options);
+    const answers = taken(this.#native.tagsSync(toNatives(images), rest));
+    return settled(answers, errors, (tags) => new Tags(tags));
+  }
+
+  /**
+   * The tags of a stream of pictures of any length, in order, in bounded memory.
+   *
+   * Pictures are pulled two batches ahead at most, and are decoded while the network runs. When it has nothing to do, it
+   * starts with what there is. With `errors: "throw"` the stream ends with the first failure. What `images` itself throws
+   * comes out after the answers for everything before it. Leaving the loop stops the work and closes `images`.
+   */
+  tagIter(
+    images: Iterable<ImageLike> | AsyncIterable<ImageLike>,
+    options?: TagOptions & BatchOptions<"throw">,
+  ): AsyncGenerator<Tags, void, undefined>;
+  tagIter(
+    images: Iterable<ImageLike> | AsyncIterable<ImageLike>,
+    options: TagOptions & BatchOptions,
+  ): AsyncGenerator<Tags | TagbrushError, void, undefined>;
+  tagIter(
+    images: Iterable<ImageLike> | AsyncIterable<ImageLike>,
+    options?: TagOptions & BatchOptions,
+  ): AsyncGenerator<Tags | TagbrushError, void, undefined> {
+    const { errors, signal, rest } = split(options);
+    taken(this.#native.tagsSync([], rest)); // Says now, and not with the first picture, what options are wrong.
+    return stream({
+      images,
+      errors,
+      signal,
+      batchSize: this.batchSize,
+      tag: (pictures: NativeInput[], signal: AbortSignal) =>
+        run(
+          (listener) => this.#native.tags(pictures, rest, listener),
+          (answers: Answer<NativeTags>[]) => answers,
+          signal,
+        ),
+    });
+  }
+
+  /** The probabilities of all labels, in the order of {@link Tagger.labels}. */
+  scores(images: Iterable<ImageLike>, options?: BatchOptions<"throw">): Job<Rows>;
+  scores(images: Iterable<ImageLike>, options: BatchOptions<"return">): Job<(Float32Array | TagbrushError)[]>;
+  scores(images: Iterable<ImageLike>, options?: BatchOptions): Job<Rows | (Float32Array | TagbrushError)[]> {
+    return this.#rows("scores", images, options);
+  }
+
+  /** {@link Tagger.scores}, here and now. */
+  scoresSync(images: Iterable<ImageLike>): Rows {
+    return this.#rowsSync("scores", images);
+  }
+
+  /** The features that the network's last layer sees: neighbours in them are similar pictures. */
+  embed(images: Iterable<ImageLike>, options?: BatchOptions<"throw">): Job<Rows>;
+  embed(images: Iterable<ImageLike>, options: BatchOptions<"return">): Job<(Float32Array | TagbrushError)[]>;
+  embed(images: Iterable<ImageLike>, options?: BatchOptions): Job<Rows | (Float32Array | TagbrushError)[]> {
+    return this.#rows("embed", images, options);
+  }
+
+  /** {@link Tagger.embed}, here and now. */
+  embedSync(images: Iterable<ImageLike>): Rows {
+    return this.#rowsSync("embed", images);
+  }
+
+  #columns(wanted: string): number {
+    return wanted === "embed" ? this.embeddingLength : this.#native.labelCount;
+  }
+
+  // Which of the two it is, the overloads of the callers say.
+  #rows(wanted: string, images: Iterable<ImageLike>, options: BatchOptions | undefined): Job<any> {
+    let errors: Errors;
+    return Job.start(
+      (listener) => {
+        const given = split(options);
+        refuseRest(given.rest);
+        errors = given.errors;
+        return this.#native.rows(wanted, toNatives(images), errors === "return", listener);
+      },
+      (rows: NativeRows) =>
+        rows instanceof Float32Array
+          ? new Rows(rows, this.#columns(wanted))
+          : settled(rows, errors, (row) => row),
+      options?.signal,
+    );
+  }
+
+  #rowsSync(wanted: string, images: Iterable<ImageLike>): Rows {
+    const rows = taken(this.#native.rowsSync(wanted, toNatives(images), false));
+    return new Rows(rows as Float32Array, this.#columns(wanted));
+  }
+
+  /** The same tagger, sharing the model, with another number of pictures in one batch. */
+  withBatchSize(pictures: number): Tagger {
+    if (typeof pictures !== "number") throw invalid("batchSize", `expected a number, got ${shown(pictures)}`);
+    return new Tagger(taken(this.#native.withBatchSize(pictures)));
+  }
+
+  /** What the model is called: its id on the hub, or what was given to {@link Tagger.load}. */
+  get name(): string {
+    return this.#native.name;
+  }
+
+  /** What the columns of {@link Tagger.scores} mean. */
+  get labels(): readonly Label[] {
+    this.#labels ??= this.#native.labels.map(({ name, category, count, bestThreshold }) => ({
+      name,
+      category,
+      count,
+      bestThreshold,
+    }));
+    return this.#labels;
+  }
+
+  /** The thresholds by category that the model's author recommends, if the model has them. */
+  get categoryThresholds(): Readonly<Record<number, number>> {
+    return Object.fromEntries(this.#native.categoryThresholds);
+  }
+
+  /** Where the author of a known model measured precision and recall to be equal. */
+  get recommendedThreshold(): number | undefined {
+    return this.#native.recommendedThreshold ?? undefined;
+  }
+
+  /** Height and width of the network's input in pixels. */
+  get inputSize(): readonly [height: number, width: number] {
+    return this.#native.inputSize;
+  }
+
+  /** The number of columns of {@link Tagger.embed}. */
+  get embeddingLength(): number {
+    return this.#native.embeddingLength;
+  }
+
+  /** The number of pictures in one batch. */
+  get batchSize(): number {
+    return this.#native.batchSize;
+  }
+
+  /** Where the model runs; never `"auto"`. */
+  get device(): string {
+    return this.#native.device;
+  }
+
+  /** In which number format it runs; never `"auto"`. */
+  get dtype(): "f32" | "bf16" | "f16" {
+    return this.#native.dtype as "f32";
+  }
+
+  /** @internal */
+  [inspect.custom](): string {
+    return `Tagger(${shown(this.name)}, ${this.device}, ${this.dtype}, ${this.#native.labelCount} labels)`;
+  }
+}
