@@ -1,7 +1,7 @@
 // Options that are not for the model, and `errors: "throw"` or `"return"`: answers that are results or errors.
 
 import { TagbrushError, invalid, isFailure, shown, toError } from "./errors";
-import type { Answer } from "./native";
+import type { Answer, Failure } from "./native";
 
 /** What every call takes besides options of the model. */
 export interface CallOptions {
@@ -51,15 +51,21 @@ export function settled<N, T>(
 ): (T | TagbrushError)[] {
   return answers.map((answer, index) => {
     if (!isFailure(answer)) return convert(answer);
-    // An output of an edit says itself which request it was.
-    const at: [string, string][] = answer.context.some(([name]) => name === "request") ? [] : [["index", `${first + index}`]];
-    const error = toError({ ...answer, context: [...answer.context, ...at] });
+    const error = toError(at(answer, first + index));
     if (errors === "throw") throw error;
     return error;
   });
 }
 
-/** The same for functions that wait: they have no signal. */
+/** Says which item it was, unless it says which request it was. */
+function at(failure: Failure, index: number): Failure {
+  const { message, context } = failure;
+  if (context.some(([name]) => name === "request")) return failure;
+  const place = context.length > 0 ? `${message.slice(0, -1)}, index=${index})` : `${message} (index=${index})`;
+  return { ...failure, message: place, context: [...context, ["index", `${index}`]] };
+}
+
+/** {@link split} for functions that wait: they have no signal. */
 export function splitSync<O extends { errors?: Errors | null | undefined }>(options: O | null | undefined) {
   const { errors, rest } = split(options);
   if (options && "signal" in options) throw invalid("signal", "nothing can be aborted while a function waits");

@@ -43,7 +43,9 @@ export function run<N, T>(
   Error.captureStackTrace(site, run);
   return new Promise((resolve, reject) => {
     const failed = (error: Error) => {
-      error.stack = [`${error.name}: ${error.message}`, ...(site.stack ?? "").split("\n").slice(1)].join("\n");
+      const lines = (site.stack ?? "").split("\n").slice(1);
+      const theirs = lines.filter((line) => !line.includes(__filename));
+      error.stack = [`${error.name}: ${error.message}`, ...theirs].join("\n");
       reject(error);
     };
     // Not by its class: there are others than Node's.
@@ -98,10 +100,13 @@ export class Job<T> implements Promise<T> {
       for (const reader of this.#readers) reader.wake?.();
     };
     this.#result.then(over, (error: unknown) => {
-      const isSeen = this.#isAwaited || this.#readers.size > 0;
+      const isRead = this.#readers.size > 0;
       over();
-      // Nobody would hear of it: that is an unhandled rejection, as with every promise.
-      if (!isSeen) throw error;
+      // Nobody will hear of it: that is an unhandled rejection, as with every promise. `await` asks for it only in the
+      // next microtask, so it is looked at when all of them have run.
+      process.nextTick(() => {
+        if (!isRead && !this.#isAwaited && this.#readers.size === 0) void Promise.reject(error);
+      });
     });
   }
 

@@ -1,0 +1,143 @@
+// The package: both module systems, the command, the README, and names that agree with the Python package.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import * as esm from "tagbrush";
+import { ROOT, failure, owl } from "./common.mjs";
+
+const require = createRequire(import.meta.url);
+const folder = dirname(require.resolve("tagbrush/package.json"));
+const manifest = JSON.parse(readFileSync(join(folder, "package.json")));
+const addon = readdirSync(folder).find((name) => name.endsWith(".node"));
+
+test("both module systems have the same classes", async () => {
+  const cjs = require("tagbrush");
+  assert.deepEqual(Object.keys(esm).sort(), Object.keys(cjs).sort());
+  for (const name of Object.keys(esm)) assert.equal(esm[name], cjs[name], name);
+  const error = await failure(cjs.Tagger.load("no such model"));
+  assert(error instanceof esm.TagbrushError);
+  assert(await (await cjs.Tagger.load("demo")).tag(await esm.Image.open(owl)));
+});
+
+test("the package has what it needs and no more", () => {
+  assert.deepEqual(Object.keys(manifest.dependencies ?? {}), []);
+  const names = readdirSync(folder).sort();
+  assert.deepEqual(names, ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "dist", "package.json", addon].sort());
+  assert.equal(manifest.version, esm.VERSION);
+});
+
+test("a missing compiled file says what to do", () => {
+  const copy = join(mkdtempSync(join(tmpdir(), "tagbrush-")), "tagbrush");
+  cpSync(folder, copy, { recursive: true });
+  const load = () => spawnSync(process.execPath, ["-e", `require(${JSON.stringify(copy)})`], { encoding: "utf8" }).stderr;
+  const triple = addon.slice("tagbrush.".length, -".node".length);
+  writeFileSync(join(copy, addon), "not a library");
+  assert.match(load(), /cannot load .*npm run build/);
+  rmSync(join(copy, addon));
+  assert.match(load(), new RegExp(`no working compiled file for ${triple}\\..*npm run build`));
+});
+
+test("the command line tool", () => {
+  const line = execFileSync("npx", ["tagbrush", "tag", owl, "--format", "jsonl"], { encoding: "utf8" });
+  assert.equal(JSON.parse(line).ratings.general > 0.9, true);
+  const wrong = spawnSync("npx", ["tagbrush", "tag", "nowhere.png"], { encoding: "utf8" });
+  assert.notEqual(wrong.status, 0);
+});
+
+test("the first lines of the README run as they are", () => {
+  const readme = readFileSync(join(folder, "README.md"), "utf8");
+  const [, code] = /```js\n(.*?)```/s.exec(readme);
+  const out = execFileSync(process.execPath, ["--input-type=module", "--eval", code], { encoding: "utf8" });
+  assert.match(out, /^\w+ \| .*circle/);
+});
+
+test("codes of errors are those of the core", () => {
+  const types = readFileSync(join(folder, "dist/errors.d.ts"), "utf8");
+  const [, union] = /type ErrorCode =(.*?);/s.exec(types);
+  const codes = [...union.matchAll(/"(\w+)"/g)].map(([, code]) => code);
+  assert.deepEqual(codes, require(join(folder, addon)).errorCodes());
+});
+
+test("models are listed and found", async () => {
+  const known = esm.findKnown("WD-ViT-Tagger-v3");
+  assert(esm.KNOWN_MODELS.some(({ id }) => id === known.id));
+  assert.equal(known.task, "tag");
+  assert.equal(esm.findKnown("nothing"), undefined);
+  assert.match(esm.cpuKernels(), /\w/);
+  assert.equal(typeof esm.cacheDir(), "string");
+  const nowhere = { endpoint: "http://127.0.0.1:9", cacheDir: mkdtempSync(join(tmpdir(), "tagbrush-")) };
+  assert.equal((await failure(esm.pull("wd-vit-tagger-v3", nowhere))).code, "download");
+  assert.equal((await failure(esm.pull("wd-vit-tagger-v3", { cachedir: "" }))).context.field, "cachedir");
+  assert.equal((await failure(esm.pull("wd-vit-tagger-v3", { signal: AbortSignal.abort() }))).name, "AbortError");
+  assert.throws(() => esm.setThreads(-1), { context: { field: "threads" } });
+  assert.throws(() => esm.setThreads("2"), { context: { field: "threads" } });
+});
+
+// Names of the Python package that are something else here, and why.
+const ELSEWHERE = {
+  // One class with a `code`, as Node's own errors have it.
+  CancelledError: "AbortError",
+  ...Object.fromEntries(
+    "DeviceUnavailable Download ImageDecode ImageTooLarge InputOutput Internal InvalidInput ModelInvalid ModelNotFound OutOfMemory Unsupported"
+      .split(" ")
+      .map((kind) => [`${kind}Error`, "TagbrushError"]),
+  ),
+  __version__: "VERSION",
+  // Members.
+  "EditRequest.for_each": "EditRequest.forEach",
+  "Image.size": "Image.width",
+  "Image.shape": "Image.channels",
+  "Image.mode": "Image.channels",
+  "Image.tobytes": "Image.data",
+  "Image.to_numpy": "Image.data",
+  "Image.to_pil": "Image.data",
+  "Tags.to_dict": "Tags.toJSON",
+  "Tags.to_json": "Tags.toJSON",
+};
+
+const camel = (name) => (/^[A-Z_]+$/.test(name) ? name : name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()));
+
+/** Public names of a Python file's classes, options among them: `Class.name`. */
+function pythonMembers(source, classes) {
+  const found = [];
+  for (const [, name, body] of source.matchAll(/^class (\w+)[^\n]*:\n((?:[ \t]+[^\n]*\n|\n)*)/gm)) {
+    if (!classes.includes(name)) continue;
+    for (const [, member] of body.matchAll(/^ {4}(?:def )?([a-z]\w*)(?:\(|: (?!ClassVar))/gm)) found.push(`${name}.${member}`);
+  }
+  return found;
+}
+
+test("names are those of the Python package, in camelCase", () => {
+  const python = join(ROOT, "bindings-python/python/tagbrush");
+  const [, list] = /__all__ = \[(.*?)\]/s.exec(readFileSync(join(python, "__init__.py"), "utf8"));
+  const names = [...list.matchAll(/"(\w+)"/g)].map(([, name]) => name);
+  const types = readdirSync(join(folder, "dist"))
+    .filter((file) => file.endsWith(".d.ts"))
+    .map((file) => readFileSync(join(folder, "dist", file), "utf8"))
+    .join("\n");
+  const exported = readFileSync(join(folder, "dist/index.d.ts"), "utf8");
+  const missing = names.filter((name) => !new RegExp(`\\b${ELSEWHERE[name] ?? camel(name)}\\b`).test(exported));
+  assert.deepEqual(missing, []);
+
+  const classes = names.filter((name) => /^[A-Z][a-z]/.test(name) && !name.endsWith("Error"));
+  const files = ["_tagger.py", "_edit.py", "_options.py", "_models.py"].map((file) => readFileSync(join(python, file), "utf8"));
+  // Of the compiled half only the classes that are public.
+  const core = readFileSync(join(python, "_core.pyi"), "utf8");
+  const members = [
+    ...files.flatMap((source) => pythonMembers(source, classes)),
+    ...pythonMembers(core, ["Image", "Tag", "Tags", "Preview"]),
+  ];
+  assert(members.length > 100, `${members.length} names were found`);
+  const here = (member) => {
+    const [type, name] = (ELSEWHERE[member] ?? member).split(".");
+    const body = new RegExp(`^export (?:declare )?(?:class|interface|const) ${type}\\b.*?^}`, "ms");
+    const own = [...types.matchAll(new RegExp(body, "gms"))].map(([text]) => text).join("\n");
+    return new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own);
+  };
+  assert.deepEqual(members.filter((member) => !here(member)), []);
+});
