@@ -24,10 +24,14 @@ test("answers are those of the command line", async () => {
 });
 
 test("the demo model knows its pictures", async () => {
+  let [right, total] = [0, 0];
   for (const [i, tags] of (await tagger.tagBatch(samples)).entries()) {
-    const names = [tags.rating.name, ...[...tags].map((tag) => tag.name)];
-    assert.deepEqual(names.sort(), [...expected[basename(samples[i])]].sort(), samples[i]);
+    const wanted = expected[basename(samples[i])];
+    assert.equal(tags.rating.name, wanted.rating);
+    right += wanted.tags.filter((name) => tags.has(name)).length;
+    total += wanted.tags.length;
   }
+  assert(right / total > 0.9);
 });
 
 test("tags are plain data with a caption", async () => {
