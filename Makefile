@@ -3,12 +3,13 @@
 CARGO ?= cargo
 
 PYTHON ?= python3
+NODE ?= node
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV = $(TARGET)/python
 
-.PHONY: test check unit docs lean demo serve goldens test-python wheel
+.PHONY: test check unit docs lean demo serve goldens test-python wheel test-node
 
-test: check lean docs unit test-python
+test: check lean docs unit test-python test-node
 	@echo "all checks passed"
 
 # Formatting and lints.
@@ -52,6 +53,15 @@ $(VENV)/installed: bindings-python/tests/requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet -r bindings-python/tests/requirements.txt
 	touch $@
+
+# The Node package, tested as people get it: packed, and installed into an empty folder. Its compiled half is built together with
+# the tests: so it shares what they compiled, and only it is linked here.
+test-node:
+	@command -v npm > /dev/null && $(NODE) -e 'process.exit(process.versions.node.split(".")[0] < 20)' || \
+		{ echo "the Node package needs Node 20 or later with npm"; exit 1; }
+	$(CARGO) build --release --workspace --all-targets
+	cd bindings-node && $(NODE) scripts/build.mjs --library $(TARGET)/release
+	cd bindings-node && $(NODE) scripts/test.mjs $(TARGET)/node
 
 # The example server on http://127.0.0.1:8000.
 serve:

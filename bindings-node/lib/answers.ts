@@ -23,23 +23,25 @@ export interface BatchOptions<E extends Errors = Errors> extends CallOptions {
 /** Whether a failed item rejects the call, or has its error in its place. */
 export type Errors = "throw" | "return";
 
-/** Splits off what is not for the model, checked. */
-export function split<O extends BatchOptions>(options: O | null | undefined) {
+/** Why a call does not take one of these. */
+const UNFIT = {
+  errors: "`errors` is for calls with many items",
+  signal: "nothing can be aborted while a function waits",
+};
+
+/** Splits off what is not for the model, checked. `fit` says what the call takes of it. */
+export function split<O extends BatchOptions>(options: O | null | undefined, ...fit: (keyof BatchOptions)[]) {
   if (options != null && (typeof options !== "object" || Array.isArray(options))) {
     throw invalid("options", `expected an object, got ${shown(options)}`);
   }
   const { errors, signal, ...rest } = (options ?? {}) as O;
+  for (const name of ["errors", "signal"] as const) {
+    if (options && name in options && !fit.includes(name)) throw invalid(name, UNFIT[name]);
+  }
   if (errors != null && errors !== "throw" && errors !== "return") {
     throw invalid("errors", `expected "throw" or "return", got ${shown(errors)}`);
   }
   return { errors: (errors ?? "throw") as Errors, signal, rest };
-}
-
-/** The same for calls with one item, which have no `errors`. */
-export function splitSingle<O extends CallOptions>(options: O | null | undefined) {
-  const { signal, rest } = split(options);
-  if (options && "errors" in options) throw invalid("errors", "`errors` is for calls with many items");
-  return { signal, rest };
 }
 
 /** Answers, converted. The first failure is thrown, if that is asked for. */
@@ -63,13 +65,6 @@ function at(failure: Failure, index: number): Failure {
   if (context.some(([name]) => name === "request")) return failure;
   const place = context.length > 0 ? `${message.slice(0, -1)}, index=${index})` : `${message} (index=${index})`;
   return { ...failure, message: place, context: [...context, ["index", `${index}`]] };
-}
-
-/** {@link split} for functions that wait: they have no signal. */
-export function splitSync<O extends { errors?: Errors | null | undefined }>(options: O | null | undefined) {
-  const { errors, rest } = split(options);
-  if (options && "signal" in options) throw invalid("signal", "nothing can be aborted while a function waits");
-  return { errors, rest };
 }
 
 /** Refuses options where the model has none. */

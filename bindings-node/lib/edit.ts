@@ -1,7 +1,7 @@
 // Pictures changed by instruction.
 
 import { inspect } from "node:util";
-import { type BatchOptions, type CallOptions, type Errors, settled, split, splitSingle } from "./answers";
+import { type BatchOptions, type CallOptions, type Errors, settled, split } from "./answers";
 import { type TagbrushError, invalid, shown, taken } from "./errors";
 import { type Image, type ImageLike, type PathLike, refuseUnknown, toNative, toPath, wrapImage } from "./image";
 import { Job, run } from "./job";
@@ -102,7 +102,7 @@ export class EditPipeline {
    */
   static load(model: PathLike = "demo", options?: EditLoadOptions & CallOptions): Promise<EditPipeline> {
     return run(
-      (listener) => native.EditPipeline.load(toPath(model, "model"), pathsOf(splitSingle(options).rest), listener),
+      (listener) => native.EditPipeline.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),
       (pipeline: NativePipeline) => new EditPipeline(pipeline, toPath(model, "model")),
       options?.signal,
     );
@@ -121,7 +121,7 @@ export class EditPipeline {
     options?: EditOptions & PreviewOptions & CallOptions & Pick<EditRequest, "negativePrompt">,
   ): Job<Edited[]> {
     const begin = () => {
-      const { negativePrompt, ...rest } = splitSingle(options).rest;
+      const { negativePrompt, ...rest } = split(options, "signal").rest;
       return { requests: [{ images, prompt, negativePrompt }], options: rest, errors: "throw" as const };
     };
     return this.#run(begin, options?.signal) as Job<Edited[]>;
@@ -146,7 +146,7 @@ export class EditPipeline {
     options?: EditOptions & PreviewOptions & BatchOptions,
   ): Job<(Edited | TagbrushError)[]> {
     const begin = () => {
-      const { errors, rest } = split(options);
+      const { errors, rest } = split(options, "errors", "signal");
       if (typeof requests === "string" || !requests?.[Symbol.iterator]) {
         throw invalid("requests", `expected a list of requests, got ${shown(requests)}`);
       }
@@ -239,7 +239,7 @@ function toRequest(request: EditRequest, i: number): NativeRequest {
     throw invalid("negativePrompt", `expected a string or null, got ${shown(negativePrompt)}`, at);
   }
   return {
-    images: list(images).map((image) => toNative(image)),
+    images: list(images).map((image) => toNative(image, at)),
     prompt,
     // Unset is not the same as off.
     ...(negativePrompt === null ? {} : { negative: negativePrompt ?? " " }),

@@ -97,7 +97,9 @@ export function taken<T>(answer: Answer<T>): T {
 
 /** The error for a wrong option or argument. */
 export function invalid(field: string, message: string, context: ErrorContext = {}): TagbrushError {
-  return new TagbrushError("invalid_input", `${message} (field=${field})`, { field, ...context });
+  const all = { field, ...context };
+  const place = Object.entries(all).map(([name, value]) => `${name}=${value}`);
+  return new TagbrushError("invalid_input", `${message} (${place.join(", ")})`, all);
 }
 
 /** What a value is, in messages. */

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import { inspect } from "node:util";
-import { invalid, shown, taken } from "./errors";
+import { type ErrorContext, invalid, shown, taken } from "./errors";
 import { run } from "./job";
 import { type NativeImage, type NativeInput, native } from "./native";
 
@@ -155,11 +155,11 @@ export function refuseUnknown(options: object, known: readonly string[]): void {
   if (unknown !== undefined) throw invalid(unknown, `unknown option \`${unknown}\`; known: ${known.join(", ")}`);
 }
 
-export function toPath(path: unknown, field: string): string {
+export function toPath(path: unknown, field: string, place: ErrorContext = {}): string {
   if (typeof path === "string") return path;
   if (path instanceof URL) {
     if (path.protocol === "file:") return fileURLToPath(path);
-    throw invalid(field, `expected a file: URL, got ${path.protocol}`);
+    throw invalid(field, `expected a file: URL, got ${path.protocol}`, place);
   }
   throw invalid(field, `expected a path, got ${shown(path)}`);
 }
@@ -169,10 +169,9 @@ function toBytes(data: unknown): Uint8Array {
   throw invalid("data", `expected the bytes of an image file, got ${shown(data)}`);
 }
 
-/** A picture for the compiled half. `index` is its place in a list. */
-export function toNative(source: unknown, index?: number): NativeInput {
-  const place = index === undefined ? {} : { index };
-  if (typeof source === "string" || source instanceof URL) return toPath(source, "image");
+/** A picture for the compiled half. `place` is where it was given. */
+export function toNative(source: unknown, place: ErrorContext = {}): NativeInput {
+  if (typeof source === "string" || source instanceof URL) return toPath(source, "image", place);
   if (source instanceof Uint8Array) return source;
   const image = nativeOf(source);
   if (image) return image;
@@ -198,7 +197,7 @@ export function toNative(source: unknown, index?: number): NativeInput {
 /** Pictures for the compiled half. One picture where many are expected is refused. */
 export function toNatives(images: Iterable<ImageLike>): NativeInput[] {
   refuseSingle(images);
-  return Array.from(images, toNative);
+  return Array.from(images, (image, index) => toNative(image, { index }));
 }
 
 export function refuseSingle(images: unknown, isEndless = false): void {

@@ -1,6 +1,6 @@
 // Published models: which go by a name, where they are kept, and downloading them. Also threads.
 
-import { type CallOptions, splitSingle } from "./answers";
+import { type CallOptions, split } from "./answers";
 import { invalid, shown, taken } from "./errors";
 import { type PathLike, refuseUnknown, toPath } from "./image";
 import { Job } from "./job";
@@ -57,7 +57,7 @@ export function findKnown(name: string): KnownModel | undefined {
 export function pull(model: string, options?: PullOptions): Job<string> {
   return Job.start(
     (listener) => {
-      const { rest } = splitSingle(options);
+      const { rest } = split(options, "signal");
       refuseUnknown(rest, ["cacheDir", "endpoint"]);
       const { cacheDir, endpoint } = rest;
       if (typeof model !== "string") throw invalid("model", `expected a string, got ${shown(model)}`);

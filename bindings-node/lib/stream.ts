@@ -38,6 +38,7 @@ async function* flow({ images, errors, signal, batchSize, tag }: Stream) {
   };
   const flights: Flight[] = [];
   let pulled: NativeInput[] = []; // Not with the tagger yet.
+  let index = 0;
   let ahead = 0; // Pulled, and not answered yet.
   let isPulling = false;
   let hasEnded = false;
@@ -61,7 +62,8 @@ async function* flow({ images, errors, signal, batchSize, tag }: Stream) {
       const next = await source.next();
       if (next.done) hasEnded = true;
       else {
-        pulled.push(toNative(next.value));
+        pulled.push(toNative(next.value, { index }));
+        index++;
         ahead++;
       }
     } catch (error) {

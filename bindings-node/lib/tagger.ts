@@ -1,7 +1,7 @@
 // Pictures to tags, scores and embeddings.
 
 import { inspect } from "node:util";
-import { type BatchOptions, type CallOptions, type Errors, refuseRest, settled, split, splitSingle, splitSync } from "./answers";
+import { type BatchOptions, type CallOptions, type Errors, refuseRest, settled, split } from "./answers";
 import { type TagbrushError, invalid, shown, taken } from "./errors";
 import { type ImageLike, type PathLike, toNative, toNatives, toPath } from "./image";
 import { Job, run } from "./job";
@@ -21,6 +21,9 @@ export interface Label {
   /** The threshold that the model's author found best for it, if the model says so. */
   readonly bestThreshold: number | undefined;
 }
+
+/** Of {@link BatchOptions}, what functions take that wait. */
+type Waiting<E extends Errors = Errors> = Pick<BatchOptions<E>, "errors">;
 
 /** Numbers in rows of one length, one row for each picture. */
 export class Rows implements Iterable<Float32Array> {
@@ -77,7 +80,7 @@ export class Tagger {
    */
   static load(model: PathLike = "demo", options?: LoadOptions & CallOptions): Promise<Tagger> {
     return run(
-      (listener) => native.Tagger.load(toPath(model, "model"), pathsOf(splitSingle(options).rest), listener),
+      (listener) => native.Tagger.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),
       (tagger: NativeTagger) => new Tagger(tagger),
       options?.signal,
     );
@@ -85,13 +88,13 @@ export class Tagger {
 
   /** {@link Tagger.load}, here and now. */
   static loadSync(model: PathLike = "demo", options?: LoadOptions): Tagger {
-    return new Tagger(taken(native.Tagger.loadSync(toPath(model, "model"), pathsOf(options ?? {}))));
+    return new Tagger(taken(native.Tagger.loadSync(toPath(model, "model"), pathsOf(split<LoadOptions & BatchOptions>(options).rest))));
   }
 
   /** The tags of one picture. */
   tag(image: ImageLike, options?: TagOptions & CallOptions): Promise<Tags> {
     return run(
-      (listener) => this.#native.tags([toNative(image)], splitSingle(options).rest, listener),
+      (listener) => this.#native.tags([toNative(image)], split(options, "signal").rest, listener),
       ([answer]: Answer<NativeTags>[]) => new Tags(taken(answer as Answer<NativeTags>)),
       options?.signal,
     );
@@ -99,7 +102,7 @@ export class Tagger {
 
   /** {@link Tagger.tag}, here and now. */
   tagSync(image: ImageLike, options?: TagOptions): Tags {
-    const [answer] = taken(this.#native.tagsSync([toNative(image)], options));
+    const [answer] = taken(this.#native.tagsSync([toNative(image)], split<TagOptions & BatchOptions>(options).rest));
     return new Tags(taken(answer as Answer<NativeTags>));
   }
 
@@ -114,7 +117,7 @@ export class Tagger {
     let errors: Errors;
     return Job.start(
       (listener) => {
-        const given = split(options);
+        const given = split(options, "errors", "signal");
         errors = given.errors;
         return this.#native.tags(toNatives(images), given.rest, listener);
       },
@@ -124,10 +127,10 @@ export class Tagger {
   }
 
   /** {@link Tagger.tagBatch}, here and now. */
-  tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & { errors?: "throw" | null }): Tags[];
-  tagBatchSync(images: Iterable<ImageLike>, options: TagOptions & { errors?: Errors | null }): (Tags | TagbrushError)[];
-  tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & { errors?: Errors | null }): (Tags | TagbrushError)[] {
-    const { errors, rest } = splitSync(options);
+  tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & Waiting<"throw">): Tags[];
+  tagBatchSync(images: Iterable<ImageLike>, options: TagOptions & Waiting): (Tags | TagbrushError)[];
+  tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & Waiting): (Tags | TagbrushError)[] {
+    const { errors, rest } = split(options, "errors");
     const answers = taken(this.#native.tagsSync(toNatives(images), rest));
     return settled(answers, errors, (tags) => new Tags(tags));
   }
@@ -151,7 +154,7 @@ export class Tagger {
     images: Iterable<ImageLike> | AsyncIterable<ImageLike>,
     options?: TagOptions & BatchOptions,
   ): AsyncGenerator<Tags | TagbrushError, void, undefined> {
-    const { errors, signal, rest } = split(options);
+    const { errors, signal, rest } = split(options, "errors", "signal");
     taken(this.#native.tagsSync([], rest)); // Says now, and not with the first picture, what options are wrong.
     return stream({
       images,
@@ -175,8 +178,10 @@ export class Tagger {
   }
 
   /** {@link Tagger.scores}, here and now. */
-  scoresSync(images: Iterable<ImageLike>): Rows {
-    return this.#rowsSync("scores", images);
+  scoresSync(images: Iterable<ImageLike>, options?: Waiting<"throw">): Rows;
+  scoresSync(images: Iterable<ImageLike>, options: Waiting<"return">): (Float32Array | TagbrushError)[];
+  scoresSync(images: Iterable<ImageLike>, options?: Waiting): Rows | (Float32Array | TagbrushError)[] {
+    return this.#rowsSync("scores", images, options);
   }
 
   /** The features that the network's last layer sees: neighbours in them are similar pictures. */
@@ -187,12 +192,10 @@ export class Tagger {
   }
 
   /** {@link Tagger.embed}, here and now. */
-  embedSync(images: Iterable<ImageLike>): Rows {
-    return this.#rowsSync("embed", images);
-  }
-
-  #columns(wanted: string): number {
-    return wanted === "embed" ? this.embeddingLength : this.#native.labelCount;
+  embedSync(images: Iterable<ImageLike>, options?: Waiting<"throw">): Rows;
+  embedSync(images: Iterable<ImageLike>, options: Waiting<"return">): (Float32Array | TagbrushError)[];
+  embedSync(images: Iterable<ImageLike>, options?: Waiting): Rows | (Float32Array | TagbrushError)[] {
+    return this.#rowsSync("embed", images, options);
   }
 
   // Which of the two it is, the overloads of the callers say.
@@ -200,22 +203,26 @@ export class Tagger {
     let errors: Errors;
     return Job.start(
       (listener) => {
-        const given = split(options);
+        const given = split(options, "errors", "signal");
         refuseRest(given.rest);
         errors = given.errors;
         return this.#native.rows(wanted, toNatives(images), errors === "return", listener);
       },
-      (rows: NativeRows) =>
-        rows instanceof Float32Array
-          ? new Rows(rows, this.#columns(wanted))
-          : settled(rows, errors, (row) => row),
+      (rows: NativeRows) => this.#toRows(wanted, rows, errors),
       options?.signal,
     );
   }
 
-  #rowsSync(wanted: string, images: Iterable<ImageLike>): Rows {
-    const rows = taken(this.#native.rowsSync(wanted, toNatives(images), false));
-    return new Rows(rows as Float32Array, this.#columns(wanted));
+  #rowsSync(wanted: string, images: Iterable<ImageLike>, options: Waiting | undefined): any {
+    const { errors, rest } = split(options, "errors");
+    refuseRest(rest);
+    const rows = taken(this.#native.rowsSync(wanted, toNatives(images), errors === "return"));
+    return this.#toRows(wanted, rows, errors);
+  }
+
+  #toRows(wanted: string, rows: NativeRows, errors: Errors): Rows | (Float32Array | TagbrushError)[] {
+    if (!(rows instanceof Float32Array)) return settled(rows, errors, (row) => row);
+    return new Rows(rows, wanted === "embed" ? this.embeddingLength : this.#native.labelCount);
   }
 
   /** The same tagger, sharing the model, with another number of pictures in one batch. */

@@ -5,6 +5,11 @@ export function platformTriple(): string {
   const { platform, arch } = process;
   if (platform === "win32") return `${platform}-${arch}-msvc`;
   if (platform !== "linux") return `${platform}-${arch}`;
-  const { glibcVersionRuntime } = (process.report.getReport() as { header: { glibcVersionRuntime?: string } }).header;
+  // Without this a report looks up the names of open connections.
+  const report = process.report as typeof process.report & { excludeNetwork?: boolean };
+  const before = report.excludeNetwork;
+  report.excludeNetwork = true;
+  const { glibcVersionRuntime } = (report.getReport() as { header: { glibcVersionRuntime?: string } }).header;
+  if (before !== undefined) report.excludeNetwork = before;
   return `${platform}-${arch}-${glibcVersionRuntime ? "gnu" : "musl"}`;
 }

@@ -1,7 +1,7 @@
 // Builds the package in place: the compiled half with Cargo, `dist/` with tsc.
 //
-// The profile and the target folder are those of everything else in the repository. `--library FILE` takes what was
-// compiled already.
+// The profile and the target folder are those of everything else in the repository. `--library FOLDER` takes what was
+// compiled there already.
 
 import { execFileSync } from "node:child_process";
 import { chmodSync, copyFileSync, existsSync, rmSync, writeFileSync } from "node:fs";
@@ -28,7 +28,11 @@ if (!existsSync(join(here, "node_modules"))) run("npm", ["ci", "--no-audit", "--
 rmSync(join(here, "dist"), { recursive: true, force: true });
 run(process.execPath, [join(here, "node_modules/typescript/bin/tsc"), "--project", here]);
 
-const library = values.library ? resolve(values.library) : compile();
+/** The file that Cargo makes, by platform. */
+const names = { darwin: "libtagbrush_node.dylib", win32: "tagbrush_node.dll" };
+const library = values.library
+  ? resolve(values.library, names[process.platform] ?? "libtagbrush_node.so")
+  : compile();
 const triple = createRequire(import.meta.url)("../dist/triple.js").platformTriple();
 const addon = join(here, `tagbrush.${triple}.node`);
 // Not over the old one: processes may have it mapped.
@@ -36,10 +40,10 @@ rmSync(addon, { force: true });
 copyFileSync(library, addon);
 
 // One copy of the code and its state, whoever loads it: the ESM side only names what the CommonJS side has.
-const names = Object.keys(createRequire(import.meta.url)("../dist/index.js")).filter((name) => name !== "__esModule");
+const exported = Object.keys(createRequire(import.meta.url)("../dist/index.js")).filter((name) => name !== "__esModule");
 writeFileSync(
   join(here, "dist/index.mjs"),
-  `import tagbrush from "./index.js";\n\nexport const { ${names.sort().join(", ")} } = tagbrush;\n`,
+  `import tagbrush from "./index.js";\n\nexport const { ${exported.sort().join(", ")} } = tagbrush;\n`,
 );
 writeFileSync(join(here, "dist/index.d.mts"), 'export * from "./index.js";\n');
 chmodSync(join(here, "dist/cli.js"), 0o755);

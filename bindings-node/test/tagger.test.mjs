@@ -60,7 +60,11 @@ test("functions that wait answer the same", async () => {
   const [error] = waiting.tagBatchSync(["nowhere.png"], { errors: "return" });
   assert.equal(error.code, "io");
   assert.throws(() => waiting.tagBatchSync(["nowhere.png"]), TagbrushError);
-  assert.throws(() => waiting.tagSync(owl, { signal: AbortSignal.timeout(1000) }), { code: "invalid_input" });
+  for (const call of [(o) => waiting.tagSync(owl, o), (o) => waiting.tagBatchSync([owl], o), (o) => Tagger.loadSync("demo", o)]) {
+    assert.throws(() => call({ signal: AbortSignal.timeout(1000) }), { context: { field: "signal" } });
+  }
+  assert.throws(() => waiting.tagSync(owl, { errors: "return" }), { context: { field: "errors" } });
+  assert.equal(waiting.scoresSync([owl, "nowhere.png"], { errors: "return" })[1].context.index, 1);
   assert.throws(() => Tagger.loadSync("no such model"), { code: "model_not_found" });
 });
 
