@@ -7,6 +7,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 // The macro `napi` exports only what is `pub`.
 #![allow(unreachable_pub)]
+// In tests it exports nothing.
+#![cfg_attr(test, allow(dead_code))]
 
 mod edit;
 mod errors;
