@@ -46,6 +46,17 @@ const again = (call) => async (signal) => {
 const many = (count, call) => (signal) => Array.from({ length: count }, () => again(call)(signal));
 
 await measure("nothing", () => []);
-await measure("8 edits at once", many(8, (signal) => pipeline.edit(picture, "make the background red", { numInferenceSteps: 1000, preview: true, signal })));
-await measure("8 batches of 64 at once", many(8, (signal) => tagger.tagBatch(Array(64).fill(picture), { signal })));
-await measure("tagSync, for comparison", many(1, async () => void tagger.tagBatchSync(Array(64).fill(picture)) || sleep(1)));
+await measure(
+  "8 edits at once",
+  many(8, (signal) =>
+    pipeline.edit(picture, "make the background red", { numInferenceSteps: 1000, preview: true, signal }),
+  ),
+);
+await measure(
+  "8 batches of 64 at once",
+  many(8, (signal) => tagger.tagBatch(Array(64).fill(picture), { signal })),
+);
+await measure(
+  "tagSync, for comparison",
+  many(1, async () => void tagger.tagBatchSync(Array(64).fill(picture)) || sleep(1)),
+);

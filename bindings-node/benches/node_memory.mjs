@@ -16,7 +16,9 @@ async function measure(name, count, call) {
     if (i % (count / 10) === 0) {
       globalThis.gc?.();
       const { rss, heapUsed, external } = process.memoryUsage();
-      console.log(`${String(i).padStart(7)} calls: ${mib(rss)} MiB resident, ${mib(heapUsed)} heap, ${mib(external)} external`);
+      console.log(
+        `${String(i).padStart(7)} calls: ${mib(rss)} MiB resident, ${mib(heapUsed)} heap, ${mib(external)} external`,
+      );
     }
     await call();
   }

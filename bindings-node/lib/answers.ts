@@ -1,6 +1,6 @@
 // Options that are not for the model, and `errors: "throw"` or `"return"`: answers that are results or errors.
 
-import { TagbrushError, invalid, isFailure, shown, toError } from "./errors";
+import { invalid, isFailure, shown, type TagbrushError, toError } from "./errors";
 import type { Answer, Failure } from "./native";
 
 /** What every call takes besides options of the model. */
@@ -44,25 +44,27 @@ export function split<O extends BatchOptions>(options: O | null | undefined, ...
   return { errors: (errors ?? "throw") as Errors, signal, rest };
 }
 
-/** Answers, converted. The first failure is thrown, if that is asked for. */
+/**
+ * Answers, converted. The first failure is thrown, if that is asked for. `first` is the number of the first one, which
+ * errors tell; without it they say themselves which one it was.
+ */
 export function settled<N, T>(
   answers: readonly Answer<N>[],
   errors: Errors,
   convert: (answer: N) => T,
-  first = 0,
+  first?: number,
 ): (T | TagbrushError)[] {
-  return answers.map((answer, index) => {
+  return answers.map((answer, i) => {
     if (!isFailure(answer)) return convert(answer);
-    const error = toError(at(answer, first + index));
+    const error = toError(first === undefined ? answer : at(answer, first + i));
     if (errors === "throw") throw error;
     return error;
   });
 }
 
-/** Says which item it was, unless it says which request it was. */
+/** Says which item it was. */
 function at(failure: Failure, index: number): Failure {
   const { message, context } = failure;
-  if (context.some(([name]) => name === "request")) return failure;
   const place = context.length > 0 ? `${message.slice(0, -1)}, index=${index})` : `${message} (index=${index})`;
   return { ...failure, message: place, context: [...context, ["index", `${index}`]] };
 }

@@ -2,7 +2,7 @@
 
 import { inspect } from "node:util";
 import { type BatchOptions, type CallOptions, type Errors, settled, split } from "./answers";
-import { type TagbrushError, invalid, shown, taken } from "./errors";
+import { invalid, shown, type TagbrushError, taken } from "./errors";
 import { type Image, type ImageLike, type PathLike, refuseUnknown, toNative, toPath, wrapImage } from "./image";
 import { Job, run } from "./job";
 import { type Answer, type NativeEdited, type NativePipeline, type NativeRequest, native } from "./native";
@@ -172,7 +172,7 @@ export class EditPipeline {
         const asked = requests.map(toRequest);
         sources = requests.map(({ images }) => list(images)[0] as ImageLike);
         const { running, notes } = taken(this.#native.editBatch(asked, options, preview ?? false, listener));
-        for (const note of notes) process.emitWarning(note, "TagbrushWarning");
+        for (const note of notes) process.emitWarning(inCamelCase(note), "TagbrushWarning");
         return running;
       },
       (outputs: Answer<NativeEdited>[]) =>
@@ -225,6 +225,11 @@ export class EditPipeline {
 
 function list(images: ImageLike | readonly ImageLike[]): readonly ImageLike[] {
   return Array.isArray(images) ? images : [images as ImageLike];
+}
+
+/** A text with the names that options have here. */
+function inCamelCase(note: string): string {
+  return note.replace(/(?<=[a-z])_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 function toRequest(request: EditRequest, i: number): NativeRequest {

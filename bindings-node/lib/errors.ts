@@ -45,7 +45,7 @@ export interface ErrorContext {
 /** The error of everything in this package that can fail. */
 export class TagbrushError extends Error {
   static {
-    this.prototype.name = "TagbrushError";
+    TagbrushError.prototype.name = "TagbrushError";
   }
 
   /** What kind of error it is. */
@@ -63,7 +63,7 @@ export class TagbrushError extends Error {
 /** The work was aborted through its `signal`, whose reason is the `cause`. */
 export class AbortError extends TagbrushError {
   static {
-    this.prototype.name = "AbortError";
+    AbortError.prototype.name = "AbortError";
   }
 
   constructor(reason: unknown) {

@@ -1,7 +1,7 @@
 // `tagIter`: an endless stream of pictures through a tagger.
 
 import { type Errors, settled } from "./answers";
-import { AbortError, TagbrushError } from "./errors";
+import { AbortError, type TagbrushError } from "./errors";
 import { type ImageLike, refuseSingle, toNative } from "./image";
 import type { Answer, NativeInput, NativeTags } from "./native";
 import { Tags } from "./tags";

@@ -2,7 +2,7 @@
 
 import { inspect } from "node:util";
 import { type BatchOptions, type CallOptions, type Errors, refuseRest, settled, split } from "./answers";
-import { type TagbrushError, invalid, shown, taken } from "./errors";
+import { invalid, shown, type TagbrushError, taken } from "./errors";
 import { type ImageLike, type PathLike, toNative, toNatives, toPath } from "./image";
 import { Job, run } from "./job";
 import { type Answer, type NativeInput, type NativeRows, type NativeTagger, type NativeTags, native } from "./native";
@@ -50,6 +50,9 @@ export class Rows implements Iterable<Float32Array> {
   }
 }
 
+/** With `errors: "return"` one row for each picture, or what it failed with. */
+type RowsOrEach = Rows | (Float32Array | TagbrushError)[];
+
 /** Paths may be URLs in all options that are paths. */
 export function pathsOf<O extends EditLoadOptions>(options: O): O {
   const paths = ["cacheDir", "transformer", "textEncoder", "vae"] as const;
@@ -88,7 +91,9 @@ export class Tagger {
 
   /** {@link Tagger.load}, here and now. */
   static loadSync(model: PathLike = "demo", options?: LoadOptions): Tagger {
-    return new Tagger(taken(native.Tagger.loadSync(toPath(model, "model"), pathsOf(split<LoadOptions & BatchOptions>(options).rest))));
+    return new Tagger(
+      taken(native.Tagger.loadSync(toPath(model, "model"), pathsOf(split<LoadOptions & BatchOptions>(options).rest))),
+    );
   }
 
   /** The tags of one picture. */
@@ -121,7 +126,7 @@ export class Tagger {
         errors = given.errors;
         return this.#native.tags(toNatives(images), given.rest, listener);
       },
-      (answers: Answer<NativeTags>[]) => settled(answers, errors, (tags) => new Tags(tags)),
+      (answers: Answer<NativeTags>[]) => settled(answers, errors, (tags) => new Tags(tags), 0),
       options?.signal,
     );
   }
@@ -132,7 +137,7 @@ export class Tagger {
   tagBatchSync(images: Iterable<ImageLike>, options?: TagOptions & Waiting): (Tags | TagbrushError)[] {
     const { errors, rest } = split(options, "errors");
     const answers = taken(this.#native.tagsSync(toNatives(images), rest));
-    return settled(answers, errors, (tags) => new Tags(tags));
+    return settled(answers, errors, (tags) => new Tags(tags), 0);
   }
 
   /**
@@ -173,33 +178,32 @@ export class Tagger {
   /** The probabilities of all labels, in the order of {@link Tagger.labels}. */
   scores(images: Iterable<ImageLike>, options?: BatchOptions<"throw">): Job<Rows>;
   scores(images: Iterable<ImageLike>, options: BatchOptions<"return">): Job<(Float32Array | TagbrushError)[]>;
-  scores(images: Iterable<ImageLike>, options?: BatchOptions): Job<Rows | (Float32Array | TagbrushError)[]> {
+  scores(images: Iterable<ImageLike>, options?: BatchOptions): Job<RowsOrEach> {
     return this.#rows("scores", images, options);
   }
 
   /** {@link Tagger.scores}, here and now. */
   scoresSync(images: Iterable<ImageLike>, options?: Waiting<"throw">): Rows;
   scoresSync(images: Iterable<ImageLike>, options: Waiting<"return">): (Float32Array | TagbrushError)[];
-  scoresSync(images: Iterable<ImageLike>, options?: Waiting): Rows | (Float32Array | TagbrushError)[] {
+  scoresSync(images: Iterable<ImageLike>, options?: Waiting): RowsOrEach {
     return this.#rowsSync("scores", images, options);
   }
 
   /** The features that the network's last layer sees: neighbours in them are similar pictures. */
   embed(images: Iterable<ImageLike>, options?: BatchOptions<"throw">): Job<Rows>;
   embed(images: Iterable<ImageLike>, options: BatchOptions<"return">): Job<(Float32Array | TagbrushError)[]>;
-  embed(images: Iterable<ImageLike>, options?: BatchOptions): Job<Rows | (Float32Array | TagbrushError)[]> {
+  embed(images: Iterable<ImageLike>, options?: BatchOptions): Job<RowsOrEach> {
     return this.#rows("embed", images, options);
   }
 
   /** {@link Tagger.embed}, here and now. */
   embedSync(images: Iterable<ImageLike>, options?: Waiting<"throw">): Rows;
   embedSync(images: Iterable<ImageLike>, options: Waiting<"return">): (Float32Array | TagbrushError)[];
-  embedSync(images: Iterable<ImageLike>, options?: Waiting): Rows | (Float32Array | TagbrushError)[] {
+  embedSync(images: Iterable<ImageLike>, options?: Waiting): RowsOrEach {
     return this.#rowsSync("embed", images, options);
   }
 
-  // Which of the two it is, the overloads of the callers say.
-  #rows(wanted: string, images: Iterable<ImageLike>, options: BatchOptions | undefined): Job<any> {
+  #rows(wanted: string, images: Iterable<ImageLike>, options: BatchOptions | undefined): Job<RowsOrEach> {
     let errors: Errors;
     return Job.start(
       (listener) => {
@@ -213,15 +217,15 @@ export class Tagger {
     );
   }
 
-  #rowsSync(wanted: string, images: Iterable<ImageLike>, options: Waiting | undefined): any {
+  #rowsSync(wanted: string, images: Iterable<ImageLike>, options: Waiting | undefined): RowsOrEach {
     const { errors, rest } = split(options, "errors");
     refuseRest(rest);
     const rows = taken(this.#native.rowsSync(wanted, toNatives(images), errors === "return"));
     return this.#toRows(wanted, rows, errors);
   }
 
-  #toRows(wanted: string, rows: NativeRows, errors: Errors): Rows | (Float32Array | TagbrushError)[] {
-    if (!(rows instanceof Float32Array)) return settled(rows, errors, (row) => row);
+  #toRows(wanted: string, rows: NativeRows, errors: Errors): RowsOrEach {
+    if (!(rows instanceof Float32Array)) return settled(rows, errors, (row) => row, 0);
     return new Rows(rows, wanted === "embed" ? this.embeddingLength : this.#native.labelCount);
   }
 

@@ -41,7 +41,9 @@ export class Tags implements Iterable<Tag> {
 
   /** The tags as one line. */
   caption(options?: CaptionOptions): string {
-    return taken(native.caption({ ratings: [...this.ratings], characters: [...this.characters], tags: [...this.tags] }, options));
+    return taken(
+      native.caption({ ratings: [...this.ratings], characters: [...this.characters], tags: [...this.tags] }, options),
+    );
   }
 
   /** Three objects from names to probabilities: `ratings`, `characters` and `tags`. What `JSON.stringify` writes. */

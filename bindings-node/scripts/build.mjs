@@ -17,10 +17,23 @@ const run = (program, args, options = {}) =>
 
 /** Compiles, and gives the path of the library. */
 function compile() {
-  const args = ["build", "--release", "--locked", "--package", "tagbrush-node", "--message-format", "json-render-diagnostics"];
+  const args = [
+    "build",
+    "--release",
+    "--locked",
+    "--package",
+    "tagbrush-node",
+    "--message-format",
+    "json-render-diagnostics",
+  ];
   const stdout = run(process.env.CARGO ?? "cargo", args, { stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 28 });
-  const messages = String(stdout).trim().split("\n").map((line) => JSON.parse(line));
-  const built = messages.find(({ reason, target }) => reason === "compiler-artifact" && target.name === "tagbrush_node");
+  const messages = String(stdout)
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const built = messages.find(
+    ({ reason, target }) => reason === "compiler-artifact" && target.name === "tagbrush_node",
+  );
   return built.filenames[0];
 }
 
@@ -30,9 +43,7 @@ run(process.execPath, [join(here, "node_modules/typescript/bin/tsc"), "--project
 
 /** The file that Cargo makes, by platform. */
 const names = { darwin: "libtagbrush_node.dylib", win32: "tagbrush_node.dll" };
-const library = values.library
-  ? resolve(values.library, names[process.platform] ?? "libtagbrush_node.so")
-  : compile();
+const library = values.library ? resolve(values.library, names[process.platform] ?? "libtagbrush_node.so") : compile();
 const triple = createRequire(import.meta.url)("../dist/triple.js").platformTriple();
 const addon = join(here, `tagbrush.${triple}.node`);
 // Not over the old one: processes may have it mapped.
@@ -40,7 +51,9 @@ rmSync(addon, { force: true });
 copyFileSync(library, addon);
 
 // One copy of the code and its state, whoever loads it: the ESM side only names what the CommonJS side has.
-const exported = Object.keys(createRequire(import.meta.url)("../dist/index.js")).filter((name) => name !== "__esModule");
+const exported = Object.keys(createRequire(import.meta.url)("../dist/index.js")).filter(
+  (name) => name !== "__esModule",
+);
 writeFileSync(
   join(here, "dist/index.mjs"),
   `import tagbrush from "./index.js";\n\nexport const { ${exported.sort().join(", ")} } = tagbrush;\n`,

@@ -17,7 +17,10 @@ const run = (program, args, cwd) =>
 rmSync(resolve(folder), { recursive: true, force: true });
 mkdirSync(app, { recursive: true });
 run("npm", ["pack", "--silent", "--pack-destination", resolve(folder)], here);
-const tarball = join(resolve(folder), readdirSync(resolve(folder)).find((name) => name.endsWith(".tgz")));
+const tarball = join(
+  resolve(folder),
+  readdirSync(resolve(folder)).find((name) => name.endsWith(".tgz")),
+);
 writeFileSync(join(app, "package.json"), '{ "name": "app", "private": true }\n');
 run("npm", ["install", "--silent", "--offline", "--no-audit", "--no-fund", tarball], app);
 for (const part of ["test", "examples"]) cpSync(join(here, part), join(app, part), { recursive: true });
@@ -26,7 +29,18 @@ for (const part of ["test", "examples"]) cpSync(join(here, part), join(app, part
 const compiler = join(here, "node_modules/typescript/bin/tsc");
 const typeRoots = join(here, "node_modules/@types");
 for (const module of ["node20", "nodenext"]) {
-  const options = ["--noEmit", "--strict", "--target", "es2022", "--module", module, "--types", "node", "--typeRoots", typeRoots];
+  const options = [
+    "--noEmit",
+    "--strict",
+    "--target",
+    "es2022",
+    "--module",
+    module,
+    "--types",
+    "node",
+    "--typeRoots",
+    typeRoots,
+  ];
   run(process.execPath, [compiler, ...options, "test/typed.mts", "test/typed.cts"], app);
 }
 

@@ -105,16 +105,17 @@ impl EditPipeline {
             asked.push(converted(request).map_err(|error| error.with("request", i))?);
         }
         let work = move |control: &Control| {
-            let (requests, mut errors): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            let (requests, errors): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
             let outputs = pipeline.edit_batch(&requests, &options, control)?;
-            Ok(outputs
-                .into_iter()
-                .enumerate()
-                .map(|(i, output)| match errors.get_mut(i / options.n) {
-                    Some(Some(error)) => Either::B(Failure::from(again(error))),
-                    _ => answer(output.map(edited)),
+            let one = |(i, output): (usize, Result<tagbrush::Edited>)| {
+                let request = i / options.n;
+                answer(match errors.get(request) {
+                    Some(Some(error)) => Err(again(error).with("request", request)),
+                    _ => output.map(edited),
                 })
-                .collect::<Vec<Either<Edited, Failure>>>())
+            };
+            let outputs = outputs.into_iter().enumerate();
+            Ok(outputs.map(one).collect::<Vec<Either<Edited, Failure>>>())
         };
         let running = start(&self.lane, listener, Wants { preview }, work)?;
         Ok(Started { running, notes })

@@ -2,7 +2,7 @@
 //!
 //! This crate converts and calls; what models do is decided in the core. The other half, in `lib/`, has
 //! the names, signatures and texts that people see. Nothing here throws for a failure of the core: it
-//! comes back as a [`Failure`](errors::Failure), of which `lib/errors.ts` makes an error.
+//! comes back as a `Failure`, of which `lib/errors.ts` makes an error.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 // The macro `napi` exports only what is `pub`.

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import * as esm from "tagbrush";
-import { ROOT, failure, owl } from "./common.mjs";
+import { failure, owl, ROOT } from "./common.mjs";
 
 const require = createRequire(import.meta.url);
 const folder = dirname(require.resolve("tagbrush/package.json"));
@@ -34,7 +34,8 @@ test("the package has what it needs and no more", () => {
 test("a missing compiled file says what to do", () => {
   const copy = join(mkdtempSync(join(tmpdir(), "tagbrush-")), "tagbrush");
   cpSync(folder, copy, { recursive: true });
-  const load = () => spawnSync(process.execPath, ["-e", `require(${JSON.stringify(copy)})`], { encoding: "utf8" }).stderr;
+  const load = () =>
+    spawnSync(process.execPath, ["-e", `require(${JSON.stringify(copy)})`], { encoding: "utf8" }).stderr;
   const triple = addon.slice("tagbrush.".length, -".node".length);
   writeFileSync(join(copy, addon), "not a library");
   assert.match(load(), /cannot load .*npm run build/);
@@ -107,7 +108,8 @@ function pythonMembers(source, classes) {
   const found = [];
   for (const [, name, body] of source.matchAll(/^class (\w+)[^\n]*:\n((?:[ \t]+[^\n]*\n|\n)*)/gm)) {
     if (!classes.includes(name)) continue;
-    for (const [, member] of body.matchAll(/^ {4}(?:def )?([a-z]\w*)(?:\(|: (?!ClassVar))/gm)) found.push(`${name}.${member}`);
+    for (const [, member] of body.matchAll(/^ {4}(?:def )?([a-z]\w*)(?:\(|: (?!ClassVar))/gm))
+      found.push(`${name}.${member}`);
   }
   return found;
 }
@@ -125,7 +127,9 @@ test("names are those of the Python package, in camelCase", () => {
   assert.deepEqual(missing, []);
 
   const classes = names.filter((name) => /^[A-Z][a-z]/.test(name) && !name.endsWith("Error"));
-  const files = ["_tagger.py", "_edit.py", "_options.py", "_models.py"].map((file) => readFileSync(join(python, file), "utf8"));
+  const files = ["_tagger.py", "_edit.py", "_options.py", "_models.py"].map((file) =>
+    readFileSync(join(python, file), "utf8"),
+  );
   // Of the compiled half only the classes that are public.
   const core = readFileSync(join(python, "_core.pyi"), "utf8");
   const members = [
@@ -139,5 +143,8 @@ test("names are those of the Python package, in camelCase", () => {
     const own = [...types.matchAll(new RegExp(body, "gms"))].map(([text]) => text).join("\n");
     return new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own);
   };
-  assert.deepEqual(members.filter((member) => !here(member)), []);
+  assert.deepEqual(
+    members.filter((member) => !here(member)),
+    [],
+  );
 });

@@ -29,15 +29,60 @@ function program(code) {
 
 const ends = [
   ["with a tagger alive", `globalThis.tagger = await Tagger.load("demo"); await tagger.tag(owl)`, 0, /^exit/],
-  ["only once the work is done", `EditPipeline.load(model).then((p) => p.edit(picture, "red", { numInferenceSteps: 50 })).then(() => console.log("made"))`, 0, /^made\nexit/],
-  ["at process.exit in the middle of an edit", `const p = await EditPipeline.load(model); p.edit(picture, "red", long); setTimeout(() => process.exit(3), 100)`, 3, /^exit/],
-  ["at process.exit in the middle of loading and tagging", `for (let i = 0; i < 20; i++) Tagger.load("demo").then((t) => t.tagBatch(Array(500).fill(owl))); setTimeout(() => process.exit(4), 150)`, 4, /^exit/],
-  ["soon after an abort", `const p = await EditPipeline.load(model); p.edit(picture, "red", { ...long, signal: AbortSignal.timeout(100) }).catch((e) => console.log(e.name))`, 0, /^AbortError\nexit/],
-  ["while a stream waits for its source", `const t = await Tagger.load("demo"); t.tagIter((async function* () { yield owl; await new Promise(() => {}); })()).next().then(() => console.log("answer"))`, 0, /^answer\nexit/],
-  ["with an unhandled rejection of a job", `const t = await Tagger.load("demo"); t.tagBatch(["nowhere.png"]); setTimeout(() => console.log("late"), 2000)`, 1, /^exit/],
-  ["with an unhandled rejection after progress was left", `const p = await EditPipeline.load(model); const stop = new AbortController(); const job = p.edit(picture, "red", { ...long, signal: stop.signal }); for await (const _ of job.progress()) break; stop.abort(); setTimeout(() => console.log("late"), 2000)`, 1, /^exit/],
-  ["well when a failure was seen in progress", `const t = await Tagger.load("demo"); try { for await (const _ of t.tagBatch([owl, "nowhere.png"]).progress()); } catch (e) { console.log(e.code) }`, 0, /^io\nexit/],
-  ["well when a failure is awaited after progress was left", `const p = await EditPipeline.load(model); const stop = new AbortController(); const job = p.edit(picture, "red", { ...long, signal: stop.signal }); for await (const _ of job.progress()) break; setTimeout(() => stop.abort(), 50); try { await job } catch (e) { console.log(e.name) }`, 0, /^AbortError\nexit/],
+  [
+    "only once the work is done",
+    `EditPipeline.load(model).then((p) => p.edit(picture, "red", { numInferenceSteps: 50 })).then(() => console.log("made"))`,
+    0,
+    /^made\nexit/,
+  ],
+  [
+    "at process.exit in the middle of an edit",
+    `const p = await EditPipeline.load(model); p.edit(picture, "red", long); setTimeout(() => process.exit(3), 100)`,
+    3,
+    /^exit/,
+  ],
+  [
+    "at process.exit in the middle of loading and tagging",
+    `for (let i = 0; i < 20; i++) Tagger.load("demo").then((t) => t.tagBatch(Array(500).fill(owl))); setTimeout(() => process.exit(4), 150)`,
+    4,
+    /^exit/,
+  ],
+  [
+    "soon after an abort",
+    `const p = await EditPipeline.load(model); p.edit(picture, "red", { ...long, signal: AbortSignal.timeout(100) }).catch((e) => console.log(e.name))`,
+    0,
+    /^AbortError\nexit/,
+  ],
+  [
+    "while a stream waits for its source",
+    `const t = await Tagger.load("demo"); t.tagIter((async function* () { yield owl; await new Promise(() => {}); })()).next().then(() => console.log("answer"))`,
+    0,
+    /^answer\nexit/,
+  ],
+  [
+    "with an unhandled rejection of a job",
+    `const t = await Tagger.load("demo"); t.tagBatch(["nowhere.png"]); setTimeout(() => console.log("late"), 2000)`,
+    1,
+    /^exit/,
+  ],
+  [
+    "with an unhandled rejection after progress was left",
+    `const p = await EditPipeline.load(model); const stop = new AbortController(); const job = p.edit(picture, "red", { ...long, signal: stop.signal }); for await (const _ of job.progress()) break; stop.abort(); setTimeout(() => console.log("late"), 2000)`,
+    1,
+    /^exit/,
+  ],
+  [
+    "well when a failure was seen in progress",
+    `const t = await Tagger.load("demo"); try { for await (const _ of t.tagBatch([owl, "nowhere.png"]).progress()); } catch (e) { console.log(e.code) }`,
+    0,
+    /^io\nexit/,
+  ],
+  [
+    "well when a failure is awaited after progress was left",
+    `const p = await EditPipeline.load(model); const stop = new AbortController(); const job = p.edit(picture, "red", { ...long, signal: stop.signal }); for await (const _ of job.progress()) break; setTimeout(() => stop.abort(), 50); try { await job } catch (e) { console.log(e.name) }`,
+    0,
+    /^AbortError\nexit/,
+  ],
 ];
 
 for (const [name, code, status, out] of ends) {
@@ -51,7 +96,9 @@ for (const [name, code, status, out] of ends) {
 test("timers and files go on during edits", async () => {
   const pipeline = await EditPipeline.load(EDIT_MODEL, { dtype: "f32" });
   const stop = new AbortController();
-  const jobs = Array.from({ length: 8 }, () => pipeline.edit(picture, "red", { numInferenceSteps: 1000, signal: stop.signal }));
+  const jobs = Array.from({ length: 8 }, () =>
+    pipeline.edit(picture, "red", { numInferenceSteps: 1000, signal: stop.signal }),
+  );
   const aborted = Promise.allSettled(jobs);
   let isRunning = true;
   aborted.then(() => (isRunning = false));
@@ -75,8 +122,7 @@ const worker = (code, workerData = {}) =>
      (async () => { ${code} })()`,
     { eval: true, workerData },
   );
-const message = (worker) =>
-  new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+const message = (worker) => new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
 
 test("workers load and tag for themselves", async () => {
   const alone = await (await Tagger.load("demo")).tagBatch(samples);
@@ -84,7 +130,11 @@ test("workers load and tag for themselves", async () => {
   for (let round = 0; round < 3; round++) {
     const workers = Array.from({ length: 4 }, () => worker(code, { samples }));
     const ended = workers.map((worker) => new Promise((resolve) => worker.once("exit", resolve)));
-    for (const tags of await Promise.all(workers.map(message))) assert.deepEqual(tags, alone.map((t) => ({ ...t })));
+    for (const tags of await Promise.all(workers.map(message)))
+      assert.deepEqual(
+        tags,
+        alone.map((t) => ({ ...t })),
+      );
     assert.deepEqual(await Promise.all(ended), [0, 0, 0, 0], "workers end by themselves");
   }
 });

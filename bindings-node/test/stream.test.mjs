@@ -65,7 +65,10 @@ test("a source that waits gets its answers meanwhile", async () => {
 test("failures of pictures", async () => {
   const images = [owl, "nowhere.png", owl];
   const answers = await all(tagger.tagIter(images, { errors: "return" }));
-  assert.deepEqual(answers.map((answer) => answer.code), [undefined, "io", undefined]);
+  assert.deepEqual(
+    answers.map((answer) => answer.code),
+    [undefined, "io", undefined],
+  );
   assert.deepEqual(answers[1].context, { file: "nowhere.png", index: 1 });
   const seen = [];
   const error = await failure(async () => {

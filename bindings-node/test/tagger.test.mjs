@@ -12,14 +12,19 @@ const tagger = await Tagger.load("demo");
 
 test("answers are those of the command line", async () => {
   const options = ["tag", ...samples, "--format", "jsonl", "--threshold", "0.3"];
-  const lines = execFileSync("npx", ["tagbrush", ...options], { encoding: "utf8" }).trim().split("\n");
+  const lines = execFileSync("npx", ["tagbrush", ...options], { encoding: "utf8" })
+    .trim()
+    .split("\n");
   const tags = await tagger.tagBatch(samples, { threshold: 0.3 });
   assert.equal(lines.length, samples.length);
   for (const [i, line] of lines.entries()) {
     const { path, ...found } = JSON.parse(line);
     assert.equal(basename(path), basename(samples[i]));
     const { ratings, characters, tags: others } = JSON.parse(JSON.stringify(tags[i]));
-    assert.deepEqual({ ratings, characters, tags: others }, { ratings: found.ratings, characters: found.characters, tags: found.tags });
+    assert.deepEqual(
+      { ratings, characters, tags: others },
+      { ratings: found.ratings, characters: found.characters, tags: found.tags },
+    );
   }
 });
 
@@ -43,7 +48,10 @@ test("tags are plain data with a caption", async () => {
   assert(tags.has(tag.name) && !tags.has("nothing of the kind"));
   assert.equal(tags.size, tags.characters.length + tags.tags.length);
   assert.match(tags.caption({ weights: true, rating: "first" }), /^\(general:[01]\.\d+\), /);
-  assert.equal(tags.caption({ replace: { [tag.name]: "x" }, exclude: undefined, charactersLast: true }).split(", ")[0], "x");
+  assert.equal(
+    tags.caption({ replace: { [tag.name]: "x" }, exclude: undefined, charactersLast: true }).split(", ")[0],
+    "x",
+  );
   const again = new Tags(structuredClone({ ...tags }));
   assert.deepEqual(again, tags);
   assert.equal(again.caption(), tags.caption());
@@ -60,7 +68,11 @@ test("functions that wait answer the same", async () => {
   const [error] = waiting.tagBatchSync(["nowhere.png"], { errors: "return" });
   assert.equal(error.code, "io");
   assert.throws(() => waiting.tagBatchSync(["nowhere.png"]), TagbrushError);
-  for (const call of [(o) => waiting.tagSync(owl, o), (o) => waiting.tagBatchSync([owl], o), (o) => Tagger.loadSync("demo", o)]) {
+  for (const call of [
+    (o) => waiting.tagSync(owl, o),
+    (o) => waiting.tagBatchSync([owl], o),
+    (o) => Tagger.loadSync("demo", o),
+  ]) {
     assert.throws(() => call({ signal: AbortSignal.timeout(1000) }), { context: { field: "signal" } });
   }
   assert.throws(() => waiting.tagSync(owl, { errors: "return" }), { context: { field: "errors" } });
@@ -100,7 +112,10 @@ test("a bad picture costs no other one its answer", async () => {
   const bytes = await readFile(owl);
   const images = [owl, Buffer.from("no picture"), bytes, "nowhere.png", bytes.subarray(0, 300)];
   const answers = await tagger.tagBatch(images, { errors: "return" });
-  assert.deepEqual(answers.map((answer) => answer.code), [undefined, "image_decode", undefined, "io", "image_decode"]);
+  assert.deepEqual(
+    answers.map((answer) => answer.code),
+    [undefined, "image_decode", undefined, "io", "image_decode"],
+  );
   assert.deepEqual(answers[0], answers[2]);
   assert.deepEqual(answers[3].context, { file: "nowhere.png", index: 3 });
   assert.match(answers[1].message, /index=1/);
@@ -148,7 +163,10 @@ test("wrong options are refused by name", async () => {
 test("models that are not there have a code", async () => {
   const error = await failure(Tagger.load("no such model"));
   assert.deepEqual([error.name, error.code], ["TagbrushError", "model_not_found"]);
-  assert.equal((await failure(Tagger.load("wd-vit-tagger-v3", { offline: true, cacheDir: "/nowhere" }))).code, "model_not_found");
+  assert.equal(
+    (await failure(Tagger.load("wd-vit-tagger-v3", { offline: true, cacheDir: "/nowhere" }))).code,
+    "model_not_found",
+  );
   assert.equal((await failure(Tagger.load("demo", { device: "toaster" }))).context.field, "device");
   assert.equal((await failure(Tagger.load("demo", { batchSize: 0 }))).context.field, "batchSize");
   assert.equal((await failure(Tagger.load("demo", { maxMemory: 5 }))).context.field, "maxMemory");

@@ -10,7 +10,7 @@ import {
   type ErrorCode,
   Image,
   type ImageLike,
-  Job,
+  type Job,
   type Label,
   type Preview,
   type Progress,
@@ -20,7 +20,7 @@ import {
   TagbrushError,
   Tagger,
   type TagOptions,
-  Tags,
+  type Tags,
 } from "tagbrush";
 
 const tagger: Tagger = await Tagger.load("demo", { device: "cpu", dtype: "bf16", cacheDir: new URL("file:///a") });
