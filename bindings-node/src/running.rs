@@ -15,7 +15,7 @@ use napi::threadsafe_function::{
 };
 use napi::{Env, Status};
 use napi_derive::napi;
-use tagbrush::{Control, Result};
+use tagbrush::{Control, Error, ErrorKind, Result};
 
 use crate::errors::{Answer, Failure, answer, failed, panicked};
 use crate::image::Image;
@@ -188,6 +188,11 @@ pub(crate) fn start<T: ToNapiValue + Send + 'static>(
     lane.submit(move || {
         let result = catch_unwind(AssertUnwindSafe(|| work(&reporting)))
             .unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let result = match reporting.is_cancelled() {
+            // Nobody waits for it any more, and a long list of cancelled items would hold up the event loop.
+            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            false => result,
+        };
         drop(reporting);
         let event = Event(What::Done(Box::new(move |env| ended(env, result))));
         // Refused only when the environment has ended.

@@ -194,6 +194,23 @@ test("calls may overlap", async () => {
   assert.deepEqual((await Promise.all(batches))[2], alone);
 });
 
+test("aborting stops batches that run and that wait", async () => {
+  const stop = new AbortController();
+  const endless = () => failure(tagger.tagBatch(Array(100_000).fill(owl), { signal: stop.signal }));
+  const calls = [endless(), endless(), endless()];
+  const job = tagger.scores(Array(100_000).fill(owl), { signal: stop.signal });
+  const ended = failure(job);
+  setTimeout(() => stop.abort("enough"), 100);
+  for (const error of await Promise.all([...calls, ended])) {
+    assert.deepEqual([error.name, error.code, error.cause], ["AbortError", "cancelled", "enough"]);
+  }
+  // Two calls run at once: this one waits for those before it, which are far from done.
+  const start = performance.now();
+  await tagger.tag(owl);
+  assert(performance.now() - start < 20_000);
+  assert.equal((await failure(tagger.tag(owl, { signal: stop.signal }))).name, "AbortError");
+});
+
 test("jobs are promises", async () => {
   const job = tagger.tagBatch(samples);
   assert(job instanceof Job);
