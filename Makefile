@@ -57,7 +57,7 @@ $(VENV)/installed: bindings-python/tests/requirements.txt
 # The Node package, tested as people get it: packed, and installed into an empty folder. Its compiled half is built together with
 # the tests: so it shares what they compiled, and only it is linked here.
 test-node:
-	@command -v npm > /dev/null && $(NODE) -e 'process.exit(process.versions.node.split(".")[0] < 20)' || \
+	@command -v npm > /dev/null && $(NODE) -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' || \
 		{ echo "the Node package needs Node 20 or later with npm"; exit 1; }
 	$(CARGO) build --release --workspace --all-targets
 	cd bindings-node && $(NODE) scripts/build.mjs --library $(TARGET)/release
