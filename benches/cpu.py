@@ -30,28 +30,17 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "core/tests/goldens"))
 from full_size_parity import LABELS, MODELS, ROOT, write_folder  # noqa: E402
 from make_timm import randomise, to_input  # noqa: E402
+from process import Process  # noqa: E402
 
 THRESHOLD = 0.35
 PICTURES = 8
 
 
-class Tagbrush:
+class Tagbrush(Process):
     """A process of the Rust library: see `worker.rs`."""
 
     def __init__(self, folder, precision):
-        command = [ROOT / "target/release/examples/worker", folder, precision, folder / "pixels"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.read()
-
-    def read(self):
-        line = self.process.stdout.readline()
-        assert line, "the worker stopped"
-        return line.strip()
-
-    def ask(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self.read()
+        super().__init__([ROOT / "target/release/examples/worker", folder, precision, folder / "pixels"])
 
     def logits(self, folder):
         self.ask(f"scores {folder / 'scores'}")

@@ -15,44 +15,28 @@ import os
 import pathlib
 import platform
 import statistics
-import subprocess
 import tempfile
 
 import numpy as np
 
 import edit_models
+from process import Process
 
 ROOT = edit_models.ROOT
 PROMPT, SEED = "Make the sky blue.", 11
 BATCH = 4
 
 
-class Worker:
+class Worker(Process):
     """A process of the Rust library: see `edit_worker.rs`."""
 
     def __init__(self, folder, precision, memory=0):
         worker = ROOT / "target/release/examples/edit_worker"
-        command = [os.environ.get("EDIT_WORKER", worker), folder, precision, str(int(memory))]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ready = self.read()
-
-    def read(self):
-        line = self.process.stdout.readline()
-        assert line, "the worker stopped"
-        return line.strip()
-
-    def ask(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self.read()
+        super().__init__([os.environ.get("EDIT_WORKER", worker), folder, precision, int(memory)])
 
     def edit(self, count, size, steps, scale, file=""):
         """Seconds in all, until the first and until the last step, and the peak in bytes."""
         return [float(word) for word in self.ask(f"edit {count} {size}x{size} {size * size} {steps} {scale} {file}").split()]
-
-    def stop(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def picture(width, height, number=0):

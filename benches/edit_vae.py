@@ -11,7 +11,6 @@ largest resident memory of each process, less what it had before.
 import argparse
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from safetensors.torch import load_file
 
 import edit_models
 from edit import Worker, picture
+from process import Process
 
 
 def status(field):
@@ -48,13 +48,6 @@ def serve(folder, size):
         print(middle - start, time.time() - middle, peak - before, status("VmHWM") - before, flush=True)
 
 
-class Reference(Worker):
-    def __init__(self, folder, size):
-        command = [sys.executable, __file__, "--serve", folder, "--size", str(size)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.read()
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=1024)
@@ -68,7 +61,7 @@ def main():
         folder = pathlib.Path(temporary)
         sizes = dict(layers=1, text_layers=1, vision_layers=1, words=600, narrow=True)
         edit_models.write(folder, dtype="f32", random=True, own={"vision_area": 56 * 56}, **sizes)
-        ours, theirs = Worker(folder, "f32"), Reference(folder, size)
+        ours, theirs = Worker(folder, "f32"), Process([sys.executable, __file__, "--serve", folder, "--size", size])
         rows = {"tagbrush": [], "diffusers": []}
         for round_ in range(arguments.rounds + 1):
             before = int(ours.ask("rest"))
