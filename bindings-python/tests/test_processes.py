@@ -76,8 +76,10 @@ def test_a_tagger_goes_to_spawned_processes(tagger, samples):
 
 def interrupted(code: str) -> tuple[float, int, str]:
     """How long a process lives after Ctrl-C, its exit status and its errors."""
+    # Whoever started the tests may ignore Ctrl-C, and the process would inherit that.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", listen + textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "working\n"
     time.sleep(0.3)
