@@ -195,7 +195,7 @@ def test_asyncio_goes_on_while_pictures_are_tagged(tagger, samples):
     import asyncio
 
     async def main():
-        work = asyncio.create_task(asyncio.to_thread(tagger.tag_batch, samples * 20))
+        work = asyncio.create_task(asyncio.to_thread(tagger.tag_batch, samples * 60))
         ticks = 0
         while not work.done():
             await asyncio.sleep(0.001)
