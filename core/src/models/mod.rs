@@ -9,12 +9,15 @@
 //!
 //! These classifiers are built from the arguments that timm's constructors take (see [`args`]) and
 //! from tensors under timm's names. The networks in [`qwen_image`] make pictures, and [`qwen2_5_vl`]
-//! reads prompts for them; they are built from the files of diffusers and transformers.
+//! and [`clip`] read prompts for them; they are built from the files of diffusers and transformers.
 
 pub(crate) mod args;
 mod attention_pool;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+pub(crate) mod clip;
 pub(crate) mod convnext;
 pub(crate) mod eva;
+mod fields;
 pub(crate) mod qwen2_5_vl;
 pub(crate) mod qwen_image;
 pub(crate) mod swin_v2;

@@ -4,11 +4,10 @@
 //! files written by transformers 5 have them in `text_config`, and `rope_parameters`. Defaults are
 //! those of the classes in transformers. Keys that say how a model is trained or used are passed over.
 
-use std::fmt::Display;
-
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::models::fields::{Fields, object};
 
 /// Largest size of anything but the vocabulary; products of two stay far from overflow.
 const MAX_SIZE: usize = 65_536;
@@ -67,9 +66,8 @@ pub(crate) struct VisionConfig {
 impl VlConfig {
     /// From the content of `config.json`. The caller adds the file to errors.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        let all: Map<String, Value> = serde_json::from_slice(bytes)
-            .map_err(|e| Error::model_invalid(format!("not a JSON object: {e}")).caused_by(e))?;
-        let root = Fields { path: String::new(), values: &all };
+        let all = object(bytes)?;
+        let root = Fields::of(&all);
         root.one_of("model_type", &["qwen2_5_vl"])?;
         let Some(of_vision) = root.object("vision_config")? else {
             return Err(root.invalid("vision_config", "an object"));
@@ -97,8 +95,8 @@ impl TextConfig {
         }
         let heads = fields.size("num_attention_heads", 64, MAX_SIZE)?;
         // Said to be null, it is that of queries.
-        let key_heads = if fields.values.contains_key("num_key_value_heads") { heads } else { 8 };
-        let (rope_theta, mrope_section) = fields.rope()?;
+        let key_heads = if fields.has("num_key_value_heads") { heads } else { 8 };
+        let (rope_theta, mrope_section) = rope(fields)?;
         let config = Self {
             vocab_size: fields.size("vocab_size", 152_064, MAX_VOCABULARY)?,
             hidden_size: fields.size("hidden_size", 8192, MAX_SIZE)?,
@@ -190,91 +188,19 @@ impl VisionConfig {
     }
 }
 
-/// The fields of one object of the file. Null is as good as not there.
-struct Fields<'a> {
-    /// What comes before a key in messages.
-    path: String,
-    values: &'a Map<String, Value>,
-}
-
-impl<'a> Fields<'a> {
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.values.get(key).filter(|value| !value.is_null())
-    }
-
-    fn invalid(&self, key: &str, expected: impl Display) -> Error {
-        let found = self.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
-        Error::model_invalid(format!("`{}{key}` is {found}, expected {expected}", self.path))
-    }
-
-    fn unsupported(&self, key: &str, supported: impl Display) -> Error {
-        let found = self.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
-        Error::unsupported(format!("`{}{key}` is {found}; supported is {supported}", self.path))
-    }
-
-    /// Fails if there is another value than these.
-    fn one_of(&self, key: &str, supported: &[&str]) -> Result<()> {
-        match self.get(key) {
-            Some(value) if !supported.iter().any(|name| value == name) => {
-                Err(self.unsupported(key, supported.join(" or ")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn size(&self, key: &str, default: usize, most: usize) -> Result<usize> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value
-            .as_u64()
-            .and_then(|value| usize::try_from(value).ok())
-            .filter(|value| (1..=most).contains(value))
-            .ok_or_else(|| self.invalid(key, format!("1 to {most}")))
-    }
-
-    fn positive(&self, key: &str, default: f64) -> Result<f64> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value
-            .as_f64()
-            .filter(|value| value.is_normal() && *value > 0.0)
-            .ok_or_else(|| self.invalid(key, "a positive number"))
-    }
-
-    fn indexes(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
-        let Some(value) = self.get(key) else { return Ok(default.to_vec()) };
-        let index = |value: &Value| usize::try_from(value.as_u64()?).ok();
-        value
-            .as_array()
-            .and_then(|values| values.iter().map(index).collect())
-            .ok_or_else(|| self.invalid(key, "a list of whole numbers"))
-    }
-
-    fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        let values = value.as_object().ok_or_else(|| self.invalid(key, "an object"))?;
-        Ok(Some(Fields { path: format!("{}{key}.", self.path), values }))
-    }
-
-    /// Base and sections of the language model's rotary positions, in either spelling.
-    fn rope(&self) -> Result<(f64, [usize; 3])> {
-        let rope = match self.object("rope_scaling")? {
-            None => self.object("rope_parameters")?,
-            some => some,
-        };
-        let rope = rope.unwrap_or_default();
-        let kind = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
-        rope.one_of(kind, &["default", "mrope"])?;
-        let theta = rope.positive("rope_theta", self.positive("rope_theta", 1e6)?)?;
-        let section = rope.indexes("mrope_section", &[16, 24, 24])?;
-        match <[usize; 3]>::try_from(section) {
-            Ok(section) if section.iter().all(|pairs| *pairs <= MAX_SIZE) => Ok((theta, section)),
-            _ => Err(rope.invalid("mrope_section", "three numbers of pairs")),
-        }
-    }
-}
-
-impl Default for Fields<'_> {
-    fn default() -> Self {
-        static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-        Self { path: String::new(), values: &NONE }
+/// Base and sections of the language model's rotary positions, in either spelling.
+fn rope(fields: &Fields<'_>) -> Result<(f64, [usize; 3])> {
+    let rope = match fields.object("rope_scaling")? {
+        None => fields.object("rope_parameters")?,
+        some => some,
+    };
+    let rope = rope.unwrap_or_default();
+    let kind = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
+    rope.one_of(kind, &["default", "mrope"])?;
+    let theta = rope.positive("rope_theta", fields.positive("rope_theta", 1e6)?)?;
+    let section = rope.indexes("mrope_section", &[16, 24, 24])?;
+    match <[usize; 3]>::try_from(section) {
+        Ok(section) if section.iter().all(|pairs| *pairs <= MAX_SIZE) => Ok((theta, section)),
+        _ => Err(rope.invalid("mrope_section", "three numbers of pairs")),
     }
 }
