@@ -15,7 +15,6 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod cpu;
 pub(crate) mod depthwise_conv;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 pub(crate) mod group_norm;
 mod host;
 pub(crate) mod linear;

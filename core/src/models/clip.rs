@@ -215,19 +215,13 @@ impl Layer {
         let (width, heads) = (config.hidden_size, config.num_attention_heads);
         let attention = scope.at("self_attn");
         let layers = ["q_proj", "k_proj", "v_proj"].map(|name| attention.at(name));
-        let all = |part: &dyn Fn(&Scope) -> error::Result<Tensor>| {
-            let parts = layers.iter().map(part).collect::<error::Result<Vec<_>>>()?;
-            Tensor::cat(&parts, 0).map_err(|e| classify(e, "cannot lay out attention"))
-        };
-        let weight = all(&|scope| scope.get((width, width), "weight"))?;
-        let bias = all(&|scope| scope.get_f32(width, "bias"))?;
         let norm = norm_options(config);
         let mlp = MlpOptions::plain(config.hidden_act);
         let scale = SelfAttention::scale(width, heads);
         Ok(Self {
             norm1: Norm::load(&scope.at("layer_norm1"), width, norm)?,
             attention: SelfAttention {
-                qkv: Linear::new(&weight, &bias)?,
+                qkv: Linear::load_joined(&layers, width, width)?,
                 heads,
                 options: attention::Options { scale, causal: true, ..Default::default() },
                 norm: None,

@@ -8,7 +8,7 @@
 //! | EVA, EVA-02 | [`eva`] | wd-eva02-large-tagger-v3, pixai-tagger heads, idolsankaku |
 //!
 //! These classifiers are built from the arguments that timm's constructors take (see [`args`]) and
-//! from tensors under timm's names. The networks in [`qwen_image`] make pictures, and [`qwen2_5_vl`]
+//! from tensors under timm's names. The networks in [`qwen_image`] and [`sdxl`] make pictures, and [`qwen2_5_vl`]
 //! and [`clip`] read prompts for them; they are built from the files of diffusers and transformers.
 
 pub(crate) mod args;
@@ -20,6 +20,8 @@ pub(crate) mod eva;
 mod fields;
 pub(crate) mod qwen2_5_vl;
 pub(crate) mod qwen_image;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "comes with generation"))]
+pub(crate) mod sdxl;
 pub(crate) mod swin_v2;
 pub(crate) mod vit;
 

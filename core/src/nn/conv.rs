@@ -36,6 +36,12 @@ pub(super) fn channels_last(weight: &Tensor) -> Result<Tensor> {
     weight.permute((0, 2, 3, 1))?.contiguous()
 }
 
+/// A picture `(b, h, w, c)` of twice the sides, every pixel four times.
+pub(crate) fn doubled(x: Tensor) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    x.reshape((b, h, 1, w, 1, c))?.broadcast_as((b, h, 2, w, 2, c))?.reshape((b, 2 * h, 2 * w, c))
+}
+
 /// A depthwise convolution of odd kernel size that keeps the picture's size.
 pub(crate) struct DepthwiseConv {
     weight: Tensor,

@@ -35,6 +35,16 @@ impl Linear {
         Self::scaled(&weight, &bias, gamma)
     }
 
+    /// Several layers of one input as one, `n` outputs of each behind each other, all with a bias.
+    pub(crate) fn load_joined(layers: &[Scope], k: usize, n: usize) -> error::Result<Self> {
+        let joined = |part: &dyn Fn(&Scope) -> error::Result<Tensor>| {
+            let parts = layers.iter().map(part).collect::<error::Result<Vec<_>>>()?;
+            Tensor::cat(&parts, 0).map_err(|e| classify(e, "cannot join linear layers"))
+        };
+        let weight = joined(&|scope| scope.get((n, k), "weight"))?;
+        Self::new(&weight, &joined(&|scope| scope.get_f32(n, "bias"))?)
+    }
+
     /// From tensors of shapes `(n, k)` and `(n)`.
     pub(crate) fn new(weight: &Tensor, bias: &Tensor) -> error::Result<Self> {
         Self::scaled(weight, bias, None)

@@ -14,7 +14,7 @@ mod rope;
 pub(crate) use attention::SelfAttention;
 pub(crate) use block::{BlockOptions, TransformerBlock};
 pub(crate) use blocks::{Blocks, Keep};
-pub(crate) use conv::{Conv2d, DepthwiseConv, Window};
+pub(crate) use conv::{Conv2d, DepthwiseConv, Window, doubled};
 pub(crate) use linear::{Linear, zeros};
 pub(crate) use mlp::{Mlp, MlpOptions};
 pub(crate) use norm::{Norm, NormKind, NormOptions};

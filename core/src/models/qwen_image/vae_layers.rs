@@ -11,7 +11,7 @@ use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
 use crate::kernels::{attention, norm};
-use crate::nn::{Conv2d, Linear, NormKind, SelfAttention, Window};
+use crate::nn::{Conv2d, Linear, NormKind, SelfAttention, Window, doubled};
 use crate::weights::Scope;
 
 /// A window of three by three pixels that keeps the picture's size.
@@ -177,13 +177,7 @@ impl Resample {
         if !self.doubles {
             return self.conv.forward(&x, None);
         }
-        let (b, h, w, c) = x.dims4()?;
-        let doubled = x
-            .reshape((b, h, 1, w, 1, c))?
-            .broadcast_as((b, h, 2, w, 2, c))?
-            .reshape((b, 2 * h, 2 * w, c))?;
-        drop(x);
-        self.conv.forward(&doubled, None)
+        self.conv.forward(&doubled(x)?, None)
     }
 }
 
