@@ -8,8 +8,10 @@
 use pyo3::prelude::*;
 
 mod edit;
+mod edit_stream;
 mod errors;
 mod floats;
+mod folder;
 mod image;
 mod image_in;
 mod models;
@@ -26,6 +28,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::edit::EditPipeline;
+    #[pymodule_export]
+    use crate::edit_stream::EditStream;
     #[pymodule_export]
     use crate::errors::error_classes;
     #[pymodule_export]

@@ -38,7 +38,7 @@ pub(crate) fn pull(
     let mut options = PullOptions::default();
     (options.cache_dir, options.endpoint) = (cache_dir, endpoint);
     let listeners = Listeners { progress, preview: None };
-    run(py, &listeners, move |control| tagbrush::pull(&model, &options, control))?.or_raise(py)
+    run(py, listeners, move |control| tagbrush::pull(&model, &options, control))?.or_raise(py)
 }
 
 #[pyfunction]

@@ -11,7 +11,9 @@ use pyo3::conversion::FromPyObjectOwned;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
-use tagbrush::{CaptionOptions, Category, EditOptions, LoadOptions, OutputSize, TagOptions};
+use tagbrush::{
+    CaptionOptions, Category, EditOptions, FolderOptions, LoadOptions, OutputSize, TagOptions,
+};
 
 use crate::errors::{OrRaise, invalid, raised};
 
@@ -169,6 +171,21 @@ pub(crate) fn edit_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Edit
         }
     }
     Ok(edit)
+}
+
+pub(crate) fn folder_options(options: &Bound<'_, PyDict>) -> PyResult<FolderOptions> {
+    let mut folder = FolderOptions::default();
+    for argument in arguments(Some(options))? {
+        match argument.name.as_str() {
+            "format" => folder.output.format = argument.parse()?,
+            "output" => folder.output.folder = Some(argument.get()?),
+            "recursive" => folder.scan.recursive = argument.get()?,
+            "existing" => folder.output.existing = argument.parse()?,
+            "full_names" => folder.output.full_names = argument.get()?,
+            _ => return Err(argument.unknown("format, output, recursive, existing, full_names")),
+        }
+    }
+    Ok(folder)
 }
 
 /// `"auto"`, `"640x480"` or a pair of width and height.

@@ -2,12 +2,12 @@
 //!
 //! The work runs on a thread of its own while the calling thread waits for what it reports. So
 //! callbacks run where people expect them (notebooks draw from there), and Ctrl-C is noticed at once and
-//! not only when a step of minutes is over. The work stands still while a callback runs.
+//! not only when a step of minutes is over.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -67,64 +67,132 @@ pub(crate) struct Listeners {
     pub(crate) preview: Option<Py<PyAny>>,
 }
 
+/// Whether work waits for its callbacks.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Pace {
+    /// It stands still while one runs.
+    InStep,
+    /// It goes on: nobody may be waiting for it just now, and callbacks are called later.
+    Ahead,
+}
+
 /// Dropped once the callback has returned, which lets the work go on.
 type Handled = SyncSender<()>;
 
 enum Event<T> {
-    Progress(Progress, Handled),
-    Preview(tagbrush::Preview, Handled),
-    Done(thread::Result<T>),
+    Progress(Progress, Option<Handled>),
+    Preview(tagbrush::Preview, Option<Handled>),
+    Answer(thread::Result<T>),
+}
+
+/// Work on a thread of its own, for the thread that waits for its answers.
+pub(crate) struct Work<T> {
+    inbox: Receiver<Event<T>>,
+    listeners: Listeners,
+    control: Control,
+}
+
+impl<T: Send + 'static> Work<T> {
+    /// Starts `work`, which its control can cancel and which gives its answers to the function.
+    pub(crate) fn start(
+        py: Python<'_>,
+        listeners: Listeners,
+        pace: Pace,
+        work: impl FnOnce(&Control, &mut dyn FnMut(T)) + Send + 'static,
+    ) -> PyResult<Self> {
+        check_fork(py)?;
+        let (events, inbox) = channel();
+        // Ours has no sinks: the channel ends with the work.
+        let control = Control::new();
+        let mut told = control.clone();
+        if listeners.progress.is_some() {
+            let events = events.clone();
+            told = told.on_progress(move |p| tell(&events, pace, |h| Event::Progress(p, h)));
+        }
+        if listeners.preview.is_some() {
+            let events = events.clone();
+            told = told.on_preview(move |p| tell(&events, pace, |h| Event::Preview(p, h)));
+        }
+        let body = move || {
+            // Nobody may listen any more; then answers are dropped.
+            let mut answer = |answer| drop(events.send(Event::Answer(Ok(answer))));
+            // A panic is carried to the caller, where Python shows it.
+            let ended = catch_unwind(AssertUnwindSafe(|| work(&told, &mut answer)));
+            if let Err(panic) = ended {
+                let _ = events.send(Event::Answer(Err(panic)));
+            }
+        };
+        let spawned = thread::Builder::new().name("tagbrush".to_owned()).spawn(body);
+        spawned.map_err(|e| {
+            let error = Error::new(ErrorKind::OutOfMemory, format!("cannot start a thread: {e}"));
+            raised(py, &error.caused_by(e))
+        })?;
+        Ok(Self { inbox, listeners, control })
+    }
+
+    /// Waits for the next answer; callbacks run meanwhile.
+    ///
+    /// Ctrl-C and exceptions of callbacks cancel the work and are raised at once. What it still
+    /// answers may be waited for; callbacks are not called any more.
+    pub(crate) fn next(&mut self, py: Python<'_>) -> PyResult<T> {
+        loop {
+            let inbox = &mut self.inbox;
+            let heard = match py.detach(move || inbox.recv_timeout(POLL)) {
+                Ok(Event::Answer(answer)) => {
+                    return Ok(answer.unwrap_or_else(|panic| resume_unwind(panic)));
+                }
+                Ok(Event::Progress(progress, _handled)) => {
+                    self.heard(self.listeners.progress.as_ref(), |callback| {
+                        let left = progress.left.map(|left| left.as_secs_f64());
+                        callback.bind(py).call1((progress.done, progress.total, left))
+                    })
+                }
+                Ok(Event::Preview(preview, _handled)) => self
+                    .heard(self.listeners.preview.as_ref(), |callback| {
+                        callback.bind(py).call1((to_python(py, &preview)?,))
+                    }),
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(lost(py)),
+            };
+            if let Err(error) = heard.and_then(|()| py.check_signals()) {
+                self.control.cancel();
+                self.listeners = Listeners::default();
+                return Err(error);
+            }
+        }
+    }
+
+    /// What cancels the work.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Calls a callback; `False` cancels the work.
+    fn heard<'py>(
+        &self,
+        callback: Option<&Py<PyAny>>,
+        call: impl FnOnce(&Py<PyAny>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        if let Some(answer) = callback.map(call).transpose()?
+            // A bool of Python or numpy; no other false value.
+            && answer.extract::<bool>().is_ok_and(|go_on| !go_on)
+        {
+            self.control.cancel();
+        }
+        Ok(())
+    }
 }
 
 /// Runs `work`, which its control can cancel. Ctrl-C and exceptions of callbacks cancel it and are
 /// raised once it has stopped; a second Ctrl-C does not wait for that.
 pub(crate) fn run<T: Send + 'static>(
     py: Python<'_>,
-    listeners: &Listeners,
+    listeners: Listeners,
     work: impl FnOnce(&Control) -> T + Send + 'static,
 ) -> PyResult<T> {
-    check_fork(py)?;
-    let (events, mut inbox) = sync_channel(0);
-    let mut control = Control::new();
-    if listeners.progress.is_some() {
-        let events = events.clone();
-        control =
-            control.on_progress(move |p| tell(&events, |handled| Event::Progress(p, handled)));
-    }
-    if listeners.preview.is_some() {
-        let events = events.clone();
-        control = control.on_preview(move |p| tell(&events, |handled| Event::Preview(p, handled)));
-    }
-    start(py, events, control.clone(), work)?;
-    let mut failed = None;
-    loop {
-        match next(py, &mut inbox) {
-            Ok(Event::Done(result)) => {
-                let result = result.unwrap_or_else(|panic| resume_unwind(panic));
-                return failed.map_or(Ok(result), Err);
-            }
-            Ok(Event::Progress(progress, _handled)) if failed.is_none() => {
-                heard(listeners.progress.as_ref(), &control, &mut failed, |callback| {
-                    let left = progress.left.map(|left| left.as_secs_f64());
-                    callback.bind(py).call1((progress.done, progress.total, left))
-                });
-            }
-            Ok(Event::Preview(preview, _handled)) if failed.is_none() => {
-                heard(listeners.preview.as_ref(), &control, &mut failed, |callback| {
-                    callback.bind(py).call1((to_python(py, &preview)?,))
-                });
-            }
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(lost(py)),
-        }
-        if let Err(signal) = py.check_signals() {
-            control.cancel();
-            if failed.is_some() {
-                return Err(signal);
-            }
-            failed = Some(signal);
-        }
-    }
+    let mut work =
+        Work::start(py, listeners, Pace::InStep, |control, answer| answer(work(control)))?;
+    work.next(py).or_else(|failed| work.next(py).and(Err(failed)))
 }
 
 /// Runs `work` that cannot be cancelled. After Ctrl-C it is left to itself.
@@ -132,71 +200,18 @@ pub(crate) fn run_or_leave<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> PyResult<T> {
-    check_fork(py)?;
-    // Room for the answer, so that work that was left to itself can end.
-    let (events, mut inbox) = sync_channel(1);
-    start(py, events, Control::new(), |_| work())?;
-    loop {
-        match next(py, &mut inbox) {
-            Ok(Event::Done(result)) => {
-                return Ok(result.unwrap_or_else(|panic| resume_unwind(panic)));
-            }
-            Ok(_) | Err(RecvTimeoutError::Timeout) => py.check_signals()?,
-            Err(RecvTimeoutError::Disconnected) => return Err(lost(py)),
-        }
+    Work::start(py, Listeners::default(), Pace::InStep, |_, answer| answer(work()))?.next(py)
+}
+
+/// Hands an event to the thread that waits, and waits itself until it was handled or not.
+fn tell<T>(events: &Sender<Event<T>>, pace: Pace, event: impl FnOnce(Option<Handled>) -> Event<T>) {
+    if pace == Pace::Ahead {
+        return drop(events.send(event(None)));
     }
-}
-
-fn start<T: Send + 'static>(
-    py: Python<'_>,
-    events: SyncSender<Event<T>>,
-    control: Control,
-    work: impl FnOnce(&Control) -> T + Send + 'static,
-) -> PyResult<()> {
-    let body = move || {
-        // A panic is carried to the caller, where Python shows it.
-        let result = catch_unwind(AssertUnwindSafe(|| work(&control)));
-        // Nobody listens any more after a second Ctrl-C.
-        let _ = events.send(Event::Done(result));
-    };
-    let spawned = thread::Builder::new().name("tagbrush".to_owned()).spawn(body);
-    spawned.map(drop).map_err(|e| {
-        let error = Error::new(ErrorKind::OutOfMemory, format!("cannot start a thread: {e}"));
-        raised(py, &error.caused_by(e))
-    })
-}
-
-fn next<T: Send>(
-    py: Python<'_>,
-    inbox: &mut Receiver<Event<T>>,
-) -> Result<Event<T>, RecvTimeoutError> {
-    py.detach(move || inbox.recv_timeout(POLL))
-}
-
-/// Hands an event to the calling thread and waits until it was handled.
-fn tell<T>(events: &SyncSender<Event<T>>, event: impl FnOnce(Handled) -> Event<T>) {
     let (handled, wait) = sync_channel(0);
-    if events.send(event(handled)).is_ok() {
+    if events.send(event(Some(handled))).is_ok() {
         // The end of the channel is the answer.
         let _ = wait.recv();
-    }
-}
-
-/// Calls a callback; `False` and exceptions cancel the work.
-fn heard<'py>(
-    callback: Option<&Py<PyAny>>,
-    control: &Control,
-    failed: &mut Option<PyErr>,
-    call: impl FnOnce(&Py<PyAny>) -> PyResult<Bound<'py, PyAny>>,
-) {
-    match callback.map(call) {
-        // A bool of Python or numpy; no other false value.
-        Some(Ok(answer)) if answer.extract::<bool>().is_ok_and(|go_on| !go_on) => control.cancel(),
-        Some(Err(error)) => {
-            control.cancel();
-            *failed = Some(error);
-        }
-        Some(Ok(_)) | None => {}
     }
 }
 

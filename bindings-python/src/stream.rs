@@ -16,7 +16,7 @@ use tagbrush::{Control, Error, ErrorKind, Input, Result, TagOptions, Tags};
 
 use crate::errors::{OrRaise, raised};
 use crate::image_in::{input, refuse_single};
-use crate::running::POLL;
+use crate::running::{POLL, check_fork};
 use crate::tagger::tags_or_exception;
 
 /// Answers in order: tags, or exception objects.
@@ -142,6 +142,7 @@ impl TagStream {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        check_fork(py)?;
         // Waiting for another thread here, with the interpreter's lock, could wait for ever.
         let Ok(mut state) = self.state.try_lock() else {
             return Err(PyRuntimeError::new_err(

@@ -1,11 +1,15 @@
 //! The tagger under the one of `tagbrush/_tagger.py`, which has the signatures that people see.
 
+use std::path::PathBuf;
+
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tagbrush::{Control, Input, Result};
 
 use crate::errors::{OrRaise, exception, invalid};
 use crate::floats::{Floats, decimal};
+use crate::folder;
 use crate::image_in::{input, inputs};
 use crate::options::{load_options, tag_options};
 use crate::running::{Listeners, check_fork, run, run_or_leave};
@@ -64,6 +68,37 @@ impl Tagger {
     ) -> PyResult<TagStream> {
         check_fork(py)?;
         TagStream::start(py, &self.0, images, tag_options(Some(options))?)
+    }
+
+    fn tag_folder<'py>(
+        &self,
+        py: Python<'py>,
+        paths: Vec<PathBuf>,
+        folder: &Bound<'py, PyDict>,
+        tags: &Bound<'py, PyDict>,
+        caption: &Bound<'py, PyDict>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<folder::Parts<'py>> {
+        folder::tag_folder(py, self.0.clone(), paths, [folder, tags, caption], progress)
+    }
+
+    /// The tags of each row of an array of two dimensions.
+    fn select(
+        &self,
+        py: Python<'_>,
+        scores: PyBuffer<f32>,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<Vec<Tags>> {
+        let options = tag_options(Some(options))?;
+        let &[rows, columns] = scores.shape() else {
+            return Err(invalid("scores", "expected rows of scores")).or_raise(py);
+        };
+        let scores = scores.to_vec(py)?;
+        let rows = (0..rows).map(|i| &scores[i * columns..][..columns]);
+        let tags = py.detach(|| {
+            rows.map(|row| self.0.select(row, &options).map(Tags)).collect::<Result<_>>()
+        });
+        tags.or_raise(py)
     }
 
     /// One array of all rows; the first failure is raised.
@@ -188,7 +223,7 @@ fn each<T: Send + 'static>(
         places.push(image.map(|image| good.push(image)));
     }
     let listeners = Listeners { progress, preview: None };
-    let answers = run(py, &listeners, move |control| work(good, control))?.or_raise(py)?;
+    let answers = run(py, listeners, move |control| work(good, control))?.or_raise(py)?;
     let mut answers = answers.into_iter();
     let mut next = || {
         let lost =

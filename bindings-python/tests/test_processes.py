@@ -29,11 +29,14 @@ def test_work_after_a_fork_is_refused_and_not_hung():
         import os, sys, tagbrush
         tagger = tagbrush.Tagger.load()
         image = tagbrush.Image.from_rgb8(1, 1, b"abc")
+        stream = tagger.tag_iter([image, image])
         calls = [
             lambda: tagger.tag(image),
             lambda: tagger.tag_batch([image]),
             lambda: tagger.tag_iter([image]),
             lambda: tagger.scores([image]),
+            lambda: tagger.tag_folder("photos", format="sidecar"),
+            lambda: next(stream),
             lambda: tagbrush.Tagger.load(),
         ]
         child = os.fork()
@@ -90,7 +93,14 @@ def interrupted(code: str) -> tuple[float, int, str]:
 
 
 @POSIX
-def test_ctrl_c_stops_a_long_edit():
+@pytest.mark.parametrize(
+    "call",
+    [
+        'pipeline.edit(image, "red", n=10, num_inference_steps=1000)',
+        'list(pipeline.edit_iter([tagbrush.EditRequest(image, "red")], n=10, num_inference_steps=1000))',
+    ],
+)
+def test_ctrl_c_stops_a_long_edit(call):
     seconds, status, text = interrupted(
         f"""
         import tagbrush
@@ -98,7 +108,7 @@ def test_ctrl_c_stops_a_long_edit():
         image = tagbrush.Image.from_rgb8(64, 64, bytes(64 * 64 * 3))
         print("working", flush=True)
         try:
-            pipeline.edit(image, "red", n=10, num_inference_steps=1000)
+            {call}
         except KeyboardInterrupt:
             print("stopped", pipeline.edit(image, "red", num_inference_steps=1)[0].image)
         """

@@ -39,6 +39,35 @@ def test_batch_stream_single_and_scores_agree(tagger, samples):
         assert {tag.name for tag in tags} == kept - {tag.name for tag in tags.ratings}
 
 
+def test_scores_give_tags_under_any_options(tagger, samples):
+    scores = tagger.scores(samples)
+    for options in ({}, {"threshold": 0.7}, {"mcut": True}, {"top_k": 2, "order": "score"}):
+        batch = tagger.tag_batch(samples, **options)
+        assert tagger.select(scores, **options) == batch
+        assert [tagger.select(row, **options) for row in scores] == batch
+    tags = tagger.tag(samples[0])
+    assert tagger.select(scores[0].tolist()) == tags
+    assert tagger.select(scores.astype(np.float64)[:1]) == [tags]
+    assert tagger.select(list(scores[::2]))[0] == tags
+    assert tagger.select(np.asfortranarray(scores))[0] == tags
+    assert tagger.select(scores[:0]) == []
+
+
+def test_scores_of_another_shape_are_refused(tagger, samples):
+    row = tagger.scores(samples[:1])[0]
+    for wrong in (row[:-1], row[None, :-1], [], np.empty((2, 0)), row[None, None], 0.5):
+        with pytest.raises(tagbrush.InvalidInputError):
+            tagger.select(wrong)
+    for wrong in (["high"] * len(row), row * 1j, [None] * len(row)):
+        with pytest.raises(TypeError):
+            tagger.select(wrong)
+    with pytest.raises(tagbrush.InvalidInputError):
+        tagger.select(row, threshold=-1)
+    with pytest.raises(TypeError, match="treshold.*known: threshold"):
+        tagger.select(row, treshold=0.3)
+    assert tagger.select(np.full(len(row), np.nan), threshold=0).tags == []
+
+
 def test_arrays_belong_to_numpy(tagger, samples):
     scores = tagger.scores(samples[:2])
     assert scores.flags.writeable and scores.flags.c_contiguous

@@ -5,19 +5,29 @@ from typing import assert_type
 
 import numpy as np
 from numpy.typing import NDArray
-from tagbrush import Edited, EditPipeline, EditRequest, Image, Tagger, TagbrushError, Tags
+from tagbrush import Edited, EditPipeline, EditRequest, Image, Summary, Tagger, TagbrushError, Tags
 
 tagger = Tagger.load("demo", device="cpu", dtype="f32", batch_size=4, cache_dir=Path("models"))
 assert_type(tagger.tag("a.png", threshold=0.3, order="score", category_thresholds={4: 0.8}), Tags)
 assert_type(tagger.tag_batch([Path("a.png"), b"", np.zeros((3, 3), np.uint8)]), list[Tags])
 assert_type(tagger.tag_batch(["a.png"], errors="return", progress=True), list[Tags | TagbrushError])
-assert_type(tagger.scores(["a.png"]), NDArray[np.float32])
+scores = tagger.scores(["a.png"])
+assert_type(scores, np.ndarray[tuple[int, int], np.dtype[np.float32]])
+pixels: NDArray[np.float32] = scores
+assert_type(tagger.select(scores, threshold=0.3), list[Tags])
+assert_type(tagger.select([0.1, 0.2]), Tags)
+for row in tagger.embed(["a.png"], errors="return"):
+    if not isinstance(row, TagbrushError):
+        assert_type(tagger.select(row), Tags)
+assert_type(tagger.tag_folder("photos", format="jsonl", output="out", caption={"escape": True}), Summary)
 assert_type(tagger.tag(Image.open("a.png")).caption(separator=" ", rating="first"), str)
 for tags in tagger.tag_iter(open("list", "rb") for _ in range(3)):
     assert_type(tags, Tags)
 
 tagger.tag("a.png", treshold=0.3)  # pyright: ignore[reportCallIssue]
 tagger.tag("a.png", order="size")  # pyright: ignore[reportArgumentType]
+tagger.tag_folder("photos", format="text")  # pyright: ignore[reportArgumentType]
+tagger.tag_folder("photos")  # pyright: ignore[reportCallIssue]
 tagger.tag(3)  # pyright: ignore[reportArgumentType]
 Tagger.load(dtype="float32")  # pyright: ignore[reportArgumentType]
 
@@ -28,4 +38,7 @@ edited = pipeline.edit(
 assert_type(edited, list[Edited])
 assert_type(edited[0].image.to_numpy(), NDArray[np.uint8])
 assert_type(pipeline.edit_batch([EditRequest("a.png", "red")], errors="return"), list[Edited | TagbrushError])
+for output in pipeline.edit_iter([EditRequest("a.png", "red")], n=2):
+    assert_type(output, Edited)
+pipeline.check([EditRequest("a.png", "red")], size="64x64")
 pipeline.set_loras(["a.safetensors", ("b.safetensors", 0.5)])

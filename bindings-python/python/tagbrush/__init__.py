@@ -24,7 +24,7 @@ from ._options import (
     LoadOptions,
     TagOptions,
 )
-from ._tagger import Label, Tagger
+from ._tagger import Label, Summary, Tagger
 from .errors import (
     CancelledError,
     DeviceUnavailableError,
@@ -69,6 +69,7 @@ __all__ = [
     "ModelNotFoundError",
     "OutOfMemoryError",
     "Preview",
+    "Summary",
     "Tag",
     "TagOptions",
     "TagbrushError",

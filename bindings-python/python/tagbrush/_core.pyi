@@ -16,6 +16,7 @@ from .errors import TagbrushError
 __all__ = [
     "DEFAULT_THRESHOLD",
     "EditPipeline",
+    "EditStream",
     "Floats",
     "Image",
     "Preview",
@@ -216,6 +217,15 @@ class Tagger:
         self, images: Iterable[ImageLike], options: Mapping[str, Any], progress: _Callback
     ) -> list[Tags | TagbrushError]: ...
     def tag_iter(self, images: Iterable[ImageLike], options: Mapping[str, Any]) -> TagStream: ...
+    def tag_folder(
+        self,
+        paths: Sequence[str],
+        folder: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        caption: Mapping[str, Any],
+        progress: _Callback,
+    ) -> tuple[int, int, list[tuple[Path, TagbrushError]], bool]: ...
+    def select(self, scores: NDArray[np.float32], options: Mapping[str, Any]) -> list[Tags]: ...
     def rows(self, wanted: str, images: Iterable[ImageLike], progress: _Callback) -> Floats: ...
     def row_list(
         self, wanted: str, images: Iterable[ImageLike], progress: _Callback
@@ -241,6 +251,15 @@ class Tagger:
     def dtype(self) -> Literal["f32", "bf16", "f16"]: ...
 
 @final
+class EditStream:
+    """Outputs in order: tuples as of ``edit_batch``, or exception objects."""
+
+    def __iter__(self) -> EditStream: ...
+    def __next__(self) -> _Output | TagbrushError: ...
+    def close(self) -> None:
+        """Stops the work; what was not given is dropped."""
+
+@final
 class EditPipeline:
     @staticmethod
     def load(model: str, options: Mapping[str, Any]) -> EditPipeline: ...
@@ -251,9 +270,21 @@ class EditPipeline:
         progress: _Callback,
         preview: Callable[[Preview], object] | None,
     ) -> list[_Output | TagbrushError]: ...
+    def edit_iter(
+        self,
+        requests: Sequence[_Request],
+        options: Mapping[str, Any],
+        progress: _Callback,
+        preview: Callable[[Preview], object] | None,
+    ) -> EditStream: ...
+    def check(
+        self, requests: Sequence[tuple[int, str, str | None, int | None]], options: Mapping[str, Any]
+    ) -> None: ...
     def set_loras(self, files: Sequence[tuple[str, float]]) -> None: ...
     @property
     def default_steps(self) -> int: ...
+    @property
+    def default_area(self) -> int: ...
     @property
     def default_true_cfg_scale(self) -> float: ...
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
@@ -218,6 +219,73 @@ class EditPipeline:
         outputs = self._run(requests, progress, preview, dict(options))
         return outputs if errors == "return" else raised(outputs)
 
+    @overload
+    def edit_iter(
+        self,
+        requests: Iterable[EditRequest],
+        /,
+        *,
+        errors: Literal["raise"] = "raise",
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Iterator[Edited]: ...
+    @overload
+    def edit_iter(
+        self,
+        requests: Iterable[EditRequest],
+        /,
+        *,
+        errors: Literal["return"],
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Iterator[Edited | TagbrushError]: ...
+    @accepts(EditOptions)
+    def edit_iter(
+        self,
+        requests: Iterable[EditRequest],
+        /,
+        *,
+        errors: Errors = "raise",
+        progress: Progress | None = None,
+        preview: OnPreview | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Iterator[Edited] | Iterator[Edited | TagbrushError]:
+        """The outputs of :meth:`edit_batch` one by one, each as soon as it and all before it are made.
+
+        The work begins with this call and goes on while an output is used; closing the iterator cancels
+        it. With a ``batch_size`` of :meth:`load`, so many edits are made at once.
+
+        Args:
+            requests: see :class:`EditRequest`.
+            errors: with ``"return"``, exception objects stand in the places of outputs that failed; with
+                ``"raise"``, the first of them is raised in its place and ends the work.
+            progress, preview: as :meth:`edit`; called while an output is waited for, on the thread that
+                waits.
+            options: see :class:`EditOptions`.
+        """
+        check(errors)
+        asked = [request._parts() for request in requests]
+        with ExitStack() as stack:
+            callback = stack.enter_context(reporting(progress, "steps"))
+            stream = self._core.edit_iter(asked, dict(options), callback, preview)
+            stack.callback(stream.close)
+            return _stream(stream, asked, errors, stack.pop_all())
+
+    @accepts(EditOptions)
+    def check(self, requests: Iterable[EditRequest], /, **options: Unpack[EditOptions]) -> None:
+        """Raise what :meth:`edit_batch` would say of the options, or of a request, before any work.
+
+        Pictures are counted and not looked at.
+
+        Raises:
+            InvalidInputError: the first option or request that means nothing. The number of the request
+                is in its ``context``.
+        """
+        asked = [request._parts() for request in requests]
+        self._core.check([(len(images), *words) for images, *words in asked], dict(options))
+
     def _run(
         self,
         requests: Iterable[EditRequest],
@@ -229,9 +297,7 @@ class EditPipeline:
         asked = [request._parts() for request in requests]
         with reporting(progress, "steps") as callback:
             outputs = self._core.edit_batch(asked, options, callback, preview)
-        return [
-            output if isinstance(output, TagbrushError) else _edited(output, asked) for output in outputs
-        ]
+        return [_edited(output, asked) for output in outputs]
 
     def set_loras(self, loras: Iterable[StrPath | Lora | tuple[StrPath, float]], /) -> None:
         """Apply LoRA files, in place of those that were applied before; none gives the model back.
@@ -262,6 +328,11 @@ class EditPipeline:
         return self._core.default_steps
 
     @property
+    def default_area(self) -> int:
+        """Pixels of outputs unless a size is asked for."""
+        return self._core.default_area
+
+    @property
     def default_true_cfg_scale(self) -> float:
         """The scale of guidance unless something else is asked for."""
         return self._core.default_true_cfg_scale
@@ -289,7 +360,11 @@ def _load(
     return pipeline
 
 
-def _edited(output: _core._Output, asked: list[_core._Request]) -> Edited:
+def _edited(
+    output: _core._Output | TagbrushError, asked: list[_core._Request]
+) -> Edited | TagbrushError:
+    if isinstance(output, TagbrushError):
+        return output
     image, seed, request, variant, values = output
     array = None
     if values is not None:
@@ -297,3 +372,13 @@ def _edited(output: _core._Output, asked: list[_core._Request]) -> Edited:
 
         array = np.asarray(values)
     return Edited(image, seed, request, variant, array, asked[request][0][0])
+
+
+def _stream(
+    stream: _core.EditStream, asked: list[_core._Request], errors: Errors, stack: ExitStack
+) -> Iterator[Any]:
+    with stack:
+        for output in stream:
+            if errors == "raise" and isinstance(output, TagbrushError):
+                raise output
+            yield _edited(output, asked)

@@ -56,6 +56,12 @@ Dtype: TypeAlias = Literal["auto", "f32", "bf16", "f16"]
 Errors: TypeAlias = Literal["raise", "return"]
 """Whether a failed item raises its exception, or has the exception object in its place."""
 
+FolderFormat: TypeAlias = Literal["sidecar", "json", "jsonl", "csv"]
+"""How a folder run writes tags."""
+
+Existing: TypeAlias = Literal["overwrite", "skip", "append"]
+"""What a folder run does with tags that are there already."""
+
 Progress: TypeAlias = bool | Callable[[int, int | None, float | None], object]
 """``True`` for a bar of tqdm, or a function of what is done, what there is in all if that is known, and
 the seconds left if that can be told. If the function gives ``False``, the work is cancelled; what it

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from . import _core
 from ._core import Tags
-from ._options import Errors, ImageLike, LoadOptions, Progress, StrPath, TagOptions, accepts
+from ._options import (
+    CaptionOptions,
+    Errors,
+    Existing,
+    FolderFormat,
+    ImageLike,
+    LoadOptions,
+    Progress,
+    StrPath,
+    TagOptions,
+    accepts,
+)
 from ._progress import reporting
 from ._results import check, raised
-from .errors import TagbrushError
+from .errors import CancelledError, TagbrushError
 
 if TYPE_CHECKING:
     from typing import Self, TypeAlias, Unpack
 
     import numpy as np
-    from numpy.typing import NDArray
 
-    Rows: TypeAlias = NDArray[np.float32]
+    Row: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float32]]
+    Rows: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 class Label(NamedTuple):
@@ -34,6 +46,19 @@ class Label(NamedTuple):
     """How many pictures had it in training, if the model says so."""
     best_threshold: float | None
     """The threshold that the model's author found best for it, if the model says so."""
+
+
+class Summary(NamedTuple):
+    """What a folder run did."""
+
+    tagged: int
+    """Pictures whose tags were written."""
+    skipped: int
+    """Pictures that had tags already and were left alone."""
+    failures: list[tuple[Path, TagbrushError]]
+    """Pictures that failed, in order, with the reason."""
+    cancelled: bool
+    """Whether the run was cancelled before its end."""
 
 
 class Tagger:
@@ -180,10 +205,10 @@ class Tagger:
     @overload
     def scores(
         self, images: Iterable[ImageLike], /, *, errors: Literal["return"], progress: Progress | None = None
-    ) -> list[Rows | TagbrushError]: ...
+    ) -> list[Row | TagbrushError]: ...
     def scores(
         self, images: Iterable[ImageLike], /, *, errors: Errors = "raise", progress: Progress | None = None
-    ) -> Rows | list[Rows | TagbrushError]:
+    ) -> Rows | list[Row | TagbrushError]:
         """The probabilities of all labels, in the order of :attr:`labels`.
 
         Returns:
@@ -204,10 +229,10 @@ class Tagger:
     @overload
     def embed(
         self, images: Iterable[ImageLike], /, *, errors: Literal["return"], progress: Progress | None = None
-    ) -> list[Rows | TagbrushError]: ...
+    ) -> list[Row | TagbrushError]: ...
     def embed(
         self, images: Iterable[ImageLike], /, *, errors: Errors = "raise", progress: Progress | None = None
-    ) -> Rows | list[Rows | TagbrushError]:
+    ) -> Rows | list[Row | TagbrushError]:
         """The features that the network's last layer sees: neighbours in them are similar pictures.
 
         Returns:
@@ -217,7 +242,7 @@ class Tagger:
 
     def _rows(
         self, wanted: str, images: Iterable[ImageLike], errors: Errors, progress: Progress | None
-    ) -> Rows | list[Rows | TagbrushError]:
+    ) -> Rows | list[Row | TagbrushError]:
         import numpy as np
 
         check(errors)
@@ -226,6 +251,100 @@ class Tagger:
                 return np.asarray(self._core.rows(wanted, images, callback))
             rows = self._core.row_list(wanted, images, callback)
         return [row if isinstance(row, TagbrushError) else np.asarray(row) for row in rows]
+
+    @overload
+    def select(self, scores: Row | Sequence[float], /, **options: Unpack[TagOptions]) -> Tags: ...
+    @overload
+    def select(
+        self, scores: Rows | Sequence[Row] | Sequence[Sequence[float]], /, **options: Unpack[TagOptions]
+    ) -> list[Tags]: ...
+    @accepts(TagOptions)
+    def select(
+        self,
+        scores: Row | Rows | Sequence[float] | Sequence[Row] | Sequence[Sequence[float]],
+        /,
+        **options: Unpack[TagOptions],
+    ) -> Tags | list[Tags]:
+        """The tags that :meth:`scores` give, to try options without running the network again.
+
+        Args:
+            scores: those of one picture, or rows of them.
+            options: see :class:`TagOptions`.
+
+        Returns:
+            The tags of the one picture, or a list with those of each row.
+
+        Raises:
+            InvalidInputError: an option means nothing, or there is not one score for each label.
+        """
+        import numpy as np
+
+        rows = np.asarray(scores).astype(np.float32, order="C", casting="same_kind", copy=False)
+        if rows.ndim < 2:
+            return self._core.select(np.atleast_2d(rows), dict(options))[0]
+        return self._core.select(rows, dict(options))
+
+    @accepts(TagOptions)
+    def tag_folder(
+        self,
+        paths: StrPath | Iterable[StrPath],
+        /,
+        *,
+        format: FolderFormat,
+        output: StrPath | None = None,
+        recursive: bool = False,
+        existing: Existing = "overwrite",
+        full_names: bool = False,
+        caption: CaptionOptions | None = None,
+        errors: Errors = "raise",
+        progress: Progress | None = None,
+        **options: Unpack[TagOptions],
+    ) -> Summary:
+        """Tag the pictures of folders and write the tags to files: what ``tagbrush tag`` does.
+
+        Runs in bounded memory, and writes each answer at once. Every output is checked before the first
+        picture is read. A run that was stopped, killed or cancelled goes on with ``existing="skip"``.
+
+        Args:
+            paths: a folder or a picture, or several.
+            format: ``"sidecar"`` for a .txt with the caption beside every picture, ``"json"`` for a .json
+                with all scores there, ``"jsonl"`` or ``"csv"`` for one file, ``tags.jsonl`` or ``tags.csv``.
+            output: the folder to write into, where files beside pictures mirror the tree; needed for
+                ``"jsonl"`` and ``"csv"``.
+            recursive: go into folders below.
+            existing: what to do with tags that are there already. With ``"skip"`` their pictures are left
+                alone, and those that failed are tried again; with ``"append"`` a .txt gets the new ones.
+            full_names: name files beside pictures ``a.png.txt`` rather than ``a.txt``.
+            caption: see :class:`CaptionOptions`; for ``"sidecar"`` and ``"csv"``.
+            errors: with ``"raise"``, the first failure of a picture is raised at the end, or that the run
+                was cancelled; with ``"return"``, the summary tells. What was written is the same.
+            progress: ``True`` for a bar of tqdm, or a function; see :data:`Progress`.
+            options: see :class:`TagOptions`.
+
+        Raises:
+            InvalidInputError: two pictures would be written to the same file, or an option means nothing.
+            InputOutputError: a folder cannot be read, or an output cannot be written.
+        """
+        check(errors)
+        several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        folder = {
+            "format": format,
+            "output": output,
+            "recursive": recursive,
+            "existing": existing,
+            "full_names": full_names,
+        }
+        with reporting(progress, "images") as callback:
+            summary = Summary(
+                *self._core.tag_folder(
+                    [os.fspath(path) for path in several], folder, dict(options), dict(caption or {}), callback
+                )
+            )
+        if errors == "raise" and summary.failures:
+            raise summary.failures[0][1]
+        if errors == "raise" and summary.cancelled:
+            raise CancelledError("cancelled")
+        return summary
 
     def with_batch_size(self, pictures: int, /) -> Self:
         """The same tagger, sharing the model, with another number of pictures in one batch."""

@@ -114,7 +114,7 @@ impl FolderRun {
     ) -> Result<Summary> {
         let mut summary = Summary { skipped: self.skipped, ..Summary::default() };
         let paths = self.pictures.iter().map(|picture| &picture.path);
-        let results = tagger.tag_iter(paths, options, control)?;
+        let results = tagger.tags(paths, options, control, Some(self.pictures.len()))?;
         for (picture, tags) in self.pictures.iter().zip(results) {
             if matches!(&tags, Err(error) if error.kind() == ErrorKind::Cancelled) {
                 summary.cancelled = true;

@@ -27,6 +27,24 @@ pub enum Format {
     Csv,
 }
 
+/// The name of a form that is written.
+impl std::str::FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "sidecar" => Ok(Format::Sidecar),
+            "json" => Ok(Format::Json),
+            "jsonl" => Ok(Format::Jsonl),
+            "csv" => Ok(Format::Csv),
+            _ => Err(Error::invalid_input(format!(
+                "unknown format `{text}`; known: sidecar, json, jsonl, csv"
+            ))
+            .with("field", "format")),
+        }
+    }
+}
+
 /// What happens to answers that are there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::LoadOptions;
@@ -84,6 +85,22 @@ fn every_picture_is_answered_in_order_and_the_tree_is_mirrored() {
     let files = files(out.path());
     assert_eq!(names(&files), ["a.txt", "b.txt", "deep/d.txt", "deep/er/c.txt"]);
     assert!(files.iter().all(|(_, text)| text.ends_with('\n') && text.len() > 1));
+}
+
+#[test]
+fn progress_counts_up_to_the_pictures_that_are_left() {
+    let dir = folder();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let control = Control::new().on_progress(move |p| sink.lock().unwrap().push((p.done, p.total)));
+    fs::write(dir.path().join("a.txt"), "my tag").unwrap();
+    let output = OutputOptions::new("sidecar".parse().unwrap()).existing(Existing::Skip);
+    let run = FolderRun::new(&[dir.path().to_owned()], options(output)).unwrap();
+    let (tags, caption) = (TagOptions::default(), CaptionOptions::default());
+    run.run(&tagger(), &tags, &caption, &control, |_| ()).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 3, 4].map(|done| (done, Some(4))));
+    let unknown = "text".parse::<Format>().unwrap_err();
+    assert!(unknown.to_string().contains("sidecar, json, jsonl, csv"), "{unknown}");
 }
 
 #[test]

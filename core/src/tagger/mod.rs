@@ -225,7 +225,8 @@ impl Tagger {
         &self.model.placement
     }
 
-    fn tags<'a, I: Into<Input>, Images: Iterator<Item = I>>(
+    /// As [`tag_iter`](Self::tag_iter), for pictures whose number may be known: `total` is for progress.
+    pub(crate) fn tags<'a, I: Into<Input>, Images: Iterator<Item = I>>(
         &'a self,
         images: Images,
         options: &'a TagOptions,
