@@ -6,8 +6,9 @@ PYTHON ?= python3
 NODE ?= node
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV = $(TARGET)/python
+RAY = $(TARGET)/ray
 
-.PHONY: test check unit docs lean demo serve goldens test-python wheel test-node
+.PHONY: test check unit docs lean demo serve goldens test-python test-ray wheel test-node
 
 test: check lean docs unit test-python test-node
 	@echo "all checks passed"
@@ -40,6 +41,16 @@ test-python: wheel
 	cd bindings-python && $(VENV)/bin/python -m mypy.stubtest tagbrush._core
 	cd bindings-python && PATH="$(VENV)/bin:$$PATH" pyright
 	cd bindings-python && PATH="$(VENV)/bin:$$PATH" pyright --verifytypes tagbrush --ignoreexternal
+
+# Ray Data itself, with the same wheel in an environment of its own: Ray is large. Not part of `make test`.
+test-ray: wheel $(RAY)/installed
+	$(RAY)/bin/pip install --quiet --force-reinstall --no-deps $(VENV)/wheels/*.whl
+	cd bindings-python && $(RAY)/bin/python -m pytest -W default -s tests-ray
+
+$(RAY)/installed: bindings-python/tests-ray/requirements.txt
+	$(PYTHON) -m venv --clear $(RAY)
+	$(RAY)/bin/pip install --quiet -r $<
+	touch $@
 
 # The wheel, in the environment for its tests.
 wheel: $(VENV)/installed

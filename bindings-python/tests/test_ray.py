@@ -16,7 +16,8 @@ def column(values):
 
 def test_columns_say_what_tag_batch_says(tagger, samples):
     batch = {"bytes": column([path.read_bytes() for path in samples]), "path": np.array([str(p) for p in samples])}
-    out = TagImages(keep=["path"], threshold=0.2)(batch)
+    # Ray passes all of them by name.
+    out = TagImages(model="demo", keep=["path"], threshold=0.2)(batch)
     assert out.keys() == {"path", "tag_index", "tag_score", "rating", "error"}
     assert out["path"] is batch["path"]
     names = [label.name for label in labels()]

@@ -67,7 +67,6 @@ class TagImages:
     def __init__(
         self,
         model: StrPath = "demo",
-        /,
         *,
         column: str = "bytes",
         keep: Sequence[str] = (),
