@@ -1,14 +1,14 @@
-"""What the Python package costs on top of the Rust library, and what threads and many calls do to it.
+"""What the Python and Node packages cost on top of the Rust library, and what threads and many calls do to it.
 
 - Files to tags in batches, from Python (and from Node, where its package is built) against the Rust library
   (`worker.rs`): a ViT-B of 224 px with random weights in the published layout (10,861 labels), and the demo model, whose
-  calls are so short that overhead shows. In turn, for several rounds, after the answers were compared as text.
+  calls are so short that overhead shows. In turn, for several rounds, after the answers were compared.
 - One tagger shared by eight Python threads against one thread.
 - Resident memory after 1,000 and after 10,000 calls of `tag`.
 
 Prints ratios with their spread and writes `results/bindings.json`. Nothing else should run on the machine.
 
-    make wheel && cargo build --release --example worker && target/python/bin/python benches/bindings.py [--rounds 7]
+    make wheel test-node && cargo build --release --example worker && target/python/bin/python benches/bindings.py [--rounds 7]
 """
 
 import argparse
@@ -84,6 +84,11 @@ def write_pictures(folder, count, width, height):
     return sorted(folder.glob("*.jpg"))
 
 
+def parsed(line):
+    """Tags with their scores as `float32`: languages write the same number differently."""
+    return {key: {name: np.float32(score) for name, score in tags.items()} for key, tags in json.loads(line).items()}
+
+
 class Python:
     """This process."""
 
@@ -99,9 +104,9 @@ class Python:
         assert len(tags) == len(paths)
         return seconds
 
-    def lines(self, files, threshold, _):
+    def answers(self, files, threshold, _):
         tags = self.tagger.tag_batch(files.read_text().splitlines(), threshold=threshold)
-        return [answer.to_json() for answer in tags]
+        return [parsed(answer.to_json()) for answer in tags]
 
 
 class Worker(Process):
@@ -110,15 +115,16 @@ class Worker(Process):
     def seconds(self, files, batch, threshold):
         return float(self.ask(f"tag {files} {batch} {threshold}"))
 
-    def lines(self, files, threshold, out):
+    def answers(self, files, threshold, out):
         self.ask(f"tags {files} {threshold} {out}")
-        return out.read_text().splitlines()
+        return [parsed(line) for line in out.read_text().splitlines()]
 
 
 def engines(model):
+    """By name. Node takes part where its package is built."""
     made = {"rust": Worker([TARGET / "release/examples/worker", model, "f32"]), "python": Python(model)}
     node = ROOT / "benches/bindings_worker.mjs"
-    if node.exists() and (ROOT / "bindings-node/dist").exists():
+    if (ROOT / "bindings-node/dist/index.mjs").exists():
         made["node"] = Worker(["node", node, model, "f32"])
     return made
 
@@ -135,10 +141,10 @@ def compare(name, model, paths, batch, rounds, folder):
     scores = np.sort(made["python"].tagger.scores(paths[:1])[0])
     # About thirty tags of each picture, as with a trained model.
     threshold = round(float(scores[-30]), 6) if name != "demo" else tagbrush.DEFAULT_THRESHOLD
-    expected = made["rust"].lines(files, threshold, folder / "lines")
+    expected = made["rust"].answers(files, threshold, folder / "answers")
     for engine, worker in made.items():
-        assert worker.lines(files, threshold, folder / "lines") == expected, f"{engine} answers something else"
-    kept = statistics.mean(len(json.loads(line)["tags"]) for line in expected)
+        assert worker.answers(files, threshold, folder / "answers") == expected, f"{engine} answers something else"
+    kept = statistics.mean(len(answer["tags"]) for answer in expected)
     rows = {engine: [] for engine in made}
     for round_ in range(rounds):
         # Whoever is first in a round may find the machine in another state.

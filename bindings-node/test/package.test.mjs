@@ -101,6 +101,17 @@ const ELSEWHERE = {
   "Tags.to_json": "Tags.toJSON",
 };
 
+// What the Python package has, and this one not yet; the README says so too.
+const NOT_YET = [
+  "EditPipeline.check",
+  "EditPipeline.default_area",
+  "EditPipeline.edit_iter",
+  "Summary",
+  "Tagger.select",
+  "Tagger.tag_folder",
+];
+const isHere = (name) => !NOT_YET.includes(name) && !NOT_YET.includes(name.split(".")[0]);
+
 const camel = (name) => (/^[A-Z_]+$/.test(name) ? name : name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()));
 
 /** Public names of a Python file's classes, options among them: `Class.name`. */
@@ -123,7 +134,7 @@ test("names are those of the Python package, in camelCase", () => {
     .map((file) => readFileSync(join(folder, "dist", file), "utf8"))
     .join("\n");
   const exported = readFileSync(join(folder, "dist/index.d.ts"), "utf8");
-  const missing = names.filter((name) => !new RegExp(`\\b${ELSEWHERE[name] ?? camel(name)}\\b`).test(exported));
+  const missing = names.filter(isHere).filter((name) => !new RegExp(`\\b${ELSEWHERE[name] ?? camel(name)}\\b`).test(exported));
   assert.deepEqual(missing, []);
 
   const classes = names.filter((name) => /^[A-Z][a-z]/.test(name) && !name.endsWith("Error"));
@@ -144,7 +155,11 @@ test("names are those of the Python package, in camelCase", () => {
     return new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own);
   };
   assert.deepEqual(
-    members.filter((member) => !here(member)),
+    members.filter((member) => isHere(member) && !here(member)),
+    [],
+  );
+  assert.deepEqual(
+    NOT_YET.filter((name) => (name.includes(".") ? !members.includes(name) || here(name) : exported.includes(name))),
     [],
   );
 });

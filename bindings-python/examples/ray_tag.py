@@ -57,7 +57,7 @@ class TagShards:
                     columns = [*(batch[name] for name in others), *columns]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
                     pictures += len(batch)
-                    failed += sum(error is not None for error in found["error"])
+                    failed += sum(error != "" for error in found["error"])
         unfinished.replace(self.tags / path.name)
         return pictures, failed
 

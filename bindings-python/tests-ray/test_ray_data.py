@@ -62,7 +62,7 @@ def test_the_class_in_map_batches(cluster, expected, tmp_path):
 def assert_same(row, tags):
     assert list(row["tag_index"]) == [tag.index for tag in tags]
     assert list(row["tag_score"]) == [np.float32(tag.score) for tag in tags]
-    assert (row["rating"], row["error"]) == (tags.rating.name, None)
+    assert (row["rating"], row["error"]) == (tags.rating.name, "")
 
 
 @pytest.fixture

@@ -24,25 +24,25 @@ def test_columns_say_what_tag_batch_says(tagger, samples):
     for i, tags in enumerate(tagger.tag_batch(samples, threshold=0.2)):
         assert [names[n] for n in out["tag_index"][i]] == [tag.name for tag in tags]
         assert [np.float32(tag.score) for tag in tags] == list(out["tag_score"][i])
-        assert (out["rating"][i], out["error"][i]) == (tags.rating.name, None)
+        assert (out["rating"][i], out["error"][i]) == (tags.rating.name, "")
         assert out["tag_index"][i].dtype == np.int32 and out["tag_score"][i].dtype == np.float32
 
 
 def test_rows_fail_alone(samples):
     good = samples[0].read_bytes()
     out = TagImages()({"bytes": column([good, None, b"", b"junk", good])})
-    codes = [error and error.split(":")[0] for error in out["error"]]
-    assert codes == [None, "invalid_input", "image_decode", "image_decode", None]
+    codes = [error.split(":")[0] for error in out["error"]]
+    assert codes == ["", "invalid_input", "image_decode", "image_decode", ""]
     assert [len(row) > 0 for row in out["tag_index"]] == [True, False, False, False, True]
-    assert out["rating"][1] is None
+    assert out["rating"][1] == ""
     assert np.array_equal(out["tag_index"][0], out["tag_index"][4])
 
 
 def test_other_columns_and_kinds_of_pictures(samples, picture):
     out = TagImages(column="photo")({"photo": np.array([str(samples[0]), "none.png"])})
-    assert out["error"][0] is None and out["error"][1].startswith("io:")
+    assert out["error"][0] == "" and out["error"][1].startswith("io:")
     stack = np.stack([picture.to_numpy()] * 2)
-    assert list(TagImages(column="image")({"image": stack})["error"]) == [None, None]
+    assert list(TagImages(column="image")({"image": stack})["error"]) == ["", ""]
     assert len(TagImages()({"bytes": column([])})["error"]) == 0
 
 

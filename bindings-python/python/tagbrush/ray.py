@@ -47,9 +47,10 @@ class Columns(TypedDict):
     tag_score: np.ndarray
     """Their probabilities: an array of ``float32`` for each picture."""
     rating: np.ndarray
-    """The most probable rating, or ``None``."""
+    """The most probable rating; empty if there is none."""
     error: np.ndarray
-    """``None``, or ``"code: message"`` of the picture that failed."""
+    """``"code: message"`` of the picture that failed; empty for all others. Texts throughout, so that each
+    part of a dataset has the same types, also one without a failure."""
 
 
 class TagImages:
@@ -106,11 +107,12 @@ class TagImages:
         columns = {name: np.empty(len(rows), dtype=object) for name in Columns.__annotations__}
         for i, answer in enumerate(answers):
             kept: list[_core.Tag] = []
+            columns["rating"][i] = columns["error"][i] = ""
             if isinstance(answer, TagbrushError):
                 columns["error"][i] = f"{answer.code}: {answer}"
             else:
                 kept = [*answer.characters, *answer.tags]
-                columns["rating"][i] = answer.rating.name if answer.rating else None
+                columns["rating"][i] = answer.rating.name if answer.rating else ""
             columns["tag_index"][i] = np.array([tag.index for tag in kept], dtype=np.int32)
             columns["tag_score"][i] = np.array([tag.score for tag in kept], dtype=np.float32)
         return columns  # type: ignore[return-value]  # exactly its names
