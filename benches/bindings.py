@@ -151,6 +151,9 @@ def compare(name, model, paths, batch, rounds, folder):
         order = list(made)[round_ % len(made) :] + list(made)[: round_ % len(made)]
         for engine in order:
             rows[engine].append(made[engine].seconds(files, batch, threshold))
+    for worker in made.values():
+        if isinstance(worker, Worker):
+            worker.stop()
     print(f"{name}: {len(paths)} files, batch {batch}, {kept:.0f} tags each, {spread([len(paths) / s for s in rows['rust']])} images/s from Rust")
     ratios = {}
     for engine in made.keys() - {"rust"}:
