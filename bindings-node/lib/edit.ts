@@ -2,9 +2,10 @@
 
 import { inspect } from "node:util";
 import { type BatchOptions, type CallOptions, type Errors, settled, split } from "./answers";
+import { outputs } from "./edit-iter";
 import { invalid, shown, type TagbrushError, taken } from "./errors";
 import { type Image, type ImageLike, type PathLike, refuseUnknown, toNative, toPath, wrapImage } from "./image";
-import { Job, run } from "./job";
+import { Job, refuseNoSignal, run } from "./job";
 import { type Answer, type NativeEdited, type NativePipeline, type NativeRequest, native } from "./native";
 import type { EditLoadOptions, EditOptions } from "./options";
 import { pathsOf } from "./tagger";
@@ -145,14 +146,50 @@ export class EditPipeline {
     requests: Iterable<EditRequest>,
     options?: EditOptions & PreviewOptions & BatchOptions,
   ): Job<(Edited | TagbrushError)[]> {
-    const begin = () => {
-      const { errors, rest } = split(options, "errors", "signal");
-      if (typeof requests === "string" || !requests?.[Symbol.iterator]) {
-        throw invalid("requests", `expected a list of requests, got ${shown(requests)}`);
-      }
-      return { requests: [...requests], options: rest, errors };
-    };
-    return this.#run(begin, options?.signal);
+    return this.#run(() => asked(requests, options), options?.signal);
+  }
+
+  /**
+   * The outputs of {@link EditPipeline.editBatch} one by one, each as soon as it and all before it are made.
+   *
+   * The work begins with the first output that is asked for, and goes on while an output is used. With a `batchSize` of
+   * {@link EditPipeline.load}, so many edits are made at once. With `errors: "throw"` the first output that failed is
+   * thrown in its place. Leaving the loop stops the work within a step.
+   */
+  editIter(
+    requests: Iterable<EditRequest>,
+    options?: EditOptions & BatchOptions<"throw">,
+  ): AsyncGenerator<Edited, void, undefined>;
+  editIter(
+    requests: Iterable<EditRequest>,
+    options: EditOptions & BatchOptions,
+  ): AsyncGenerator<Edited | TagbrushError, void, undefined>;
+  editIter(
+    requests: Iterable<EditRequest>,
+    options?: EditOptions & BatchOptions,
+  ): AsyncGenerator<Edited | TagbrushError, void, undefined> {
+    const { signal } = options ?? {};
+    refuseNoSignal(signal);
+    const { requests: all, options: rest, errors } = asked(requests, options);
+    if (rest.preview != null) throw invalid("preview", "`preview` is for calls that give a Job");
+    const sources = all.map(source);
+    const { edits, notes } = taken(this.#native.editIter(all.map(toRequest), rest));
+    warn(notes);
+    return outputs(edits, errors, signal, (edited) => new Edited(edited, sources[edited.request] as ImageLike));
+  }
+
+  /**
+   * Throws what {@link EditPipeline.editBatch} would say of the options, or of a request, before any work: the first
+   * that means nothing. The number of the request is in the error's `context`.
+   *
+   * Here and now. Pictures are counted and not looked at.
+   */
+  check(requests: Iterable<EditRequest>, options?: EditOptions & PreviewOptions & BatchOptions): void {
+    refuseNoSignal(options?.signal);
+    const { requests: all, options: given } = asked(requests, options);
+    // In the place of each picture a path that nobody opens: their bytes would be copied.
+    const counted = all.map(toRequest).map((request) => ({ ...request, images: request.images.map(() => "") }));
+    taken(this.#native.check(counted, withoutPreview(given).rest));
   }
 
   #run(
@@ -163,16 +200,13 @@ export class EditPipeline {
     let sources: ImageLike[];
     return Job.start(
       (listener) => {
-        const { requests, options: all, ...given } = begin();
-        const { preview, ...options } = all;
+        const { requests, options, ...given } = begin();
+        const { preview, rest } = withoutPreview(options);
         errors = given.errors;
-        if (preview != null && typeof preview !== "boolean") {
-          throw invalid("preview", `expected true or false, got ${shown(preview)}`);
-        }
-        const asked = requests.map(toRequest);
-        sources = requests.map(({ images }) => list(images)[0] as ImageLike);
-        const { running, notes } = taken(this.#native.editBatch(asked, options, preview ?? false, listener));
-        for (const note of notes) process.emitWarning(inCamelCase(note), "TagbrushWarning");
+        const all = requests.map(toRequest);
+        sources = requests.map(source);
+        const { running, notes } = taken(this.#native.editBatch(all, rest, preview, listener));
+        warn(notes);
         return running;
       },
       (outputs: Answer<NativeEdited>[]) =>
@@ -202,6 +236,11 @@ export class EditPipeline {
     return this.#native.defaultSteps;
   }
 
+  /** Pixels of outputs unless a size is asked for. */
+  get defaultArea(): number {
+    return this.#native.defaultArea;
+  }
+
   /** The scale of guidance unless something else is asked for. */
   get defaultTrueCfgScale(): number {
     return this.#native.defaultTrueCfgScale;
@@ -227,9 +266,33 @@ function list(images: ImageLike | readonly ImageLike[]): readonly ImageLike[] {
   return Array.isArray(images) ? images : [images as ImageLike];
 }
 
-/** A text with the names that options have here. */
-function inCamelCase(note: string): string {
-  return note.replace(/(?<=[a-z])_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+/** The first picture of a request, as it was given. */
+function source({ images }: EditRequest): ImageLike {
+  return list(images)[0] as ImageLike;
+}
+
+/** What calls with many requests are given, checked as far as the compiled half does not. */
+function asked(requests: Iterable<EditRequest>, options: (EditOptions & PreviewOptions & BatchOptions) | undefined) {
+  const { errors, rest } = split(options, "errors", "signal");
+  if (typeof requests === "string" || !requests?.[Symbol.iterator]) {
+    throw invalid("requests", `expected a list of requests, got ${shown(requests)}`);
+  }
+  return { requests: [...requests], options: rest, errors };
+}
+
+function withoutPreview({ preview, ...rest }: EditOptions & PreviewOptions) {
+  if (preview != null && typeof preview !== "boolean") {
+    throw invalid("preview", `expected true or false, got ${shown(preview)}`);
+  }
+  return { preview: preview ?? false, rest };
+}
+
+/** Tells what is to be said of options, with the names that they have here. */
+function warn(notes: readonly string[]): void {
+  for (const note of notes) {
+    const inCamelCase = note.replace(/(?<=[a-z])_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    process.emitWarning(inCamelCase, "TagbrushWarning");
+  }
 }
 
 function toRequest(request: EditRequest, i: number): NativeRequest {

@@ -13,6 +13,7 @@
 export type { BatchOptions, CallOptions, Errors } from "./answers";
 export { Edited, EditPipeline, EditRequest, type Lora, type PreviewOptions } from "./edit";
 export { AbortError, type ErrorCode, type ErrorContext, TagbrushError } from "./errors";
+export type { Summary } from "./folder";
 export { type EncodeOptions, Image, type ImageLike, type PathLike, type RawPixels } from "./image";
 export { Job, type Preview, type Progress } from "./job";
 export {
@@ -27,6 +28,16 @@ export {
   setThreads,
   VERSION,
 } from "./models";
-export type { CaptionOptions, Dtype, EditLoadOptions, EditOptions, LoadOptions, TagOptions } from "./options";
+export type {
+  CaptionOptions,
+  Dtype,
+  EditLoadOptions,
+  EditOptions,
+  Existing,
+  FolderFormat,
+  FolderOptions,
+  LoadOptions,
+  TagOptions,
+} from "./options";
 export { type Label, Rows, Tagger } from "./tagger";
 export { type Tag, Tags } from "./tags";

@@ -48,10 +48,7 @@ export function run<N, T>(
       error.stack = [`${error.name}: ${error.message}`, ...theirs].join("\n");
       reject(error);
     };
-    // Not by its class: there are others than Node's.
-    if (signal != null && (typeof signal.aborted !== "boolean" || !signal.addEventListener)) {
-      throw invalid("signal", `expected an AbortSignal, got ${shown(signal)}`);
-    }
+    refuseNoSignal(signal);
     if (signal?.aborted) return failed(new AbortError(signal.reason));
     const abort = () => {
       running.cancel();
@@ -70,6 +67,13 @@ export function run<N, T>(
     const running = taken(answer);
     signal?.addEventListener("abort", abort, { once: true });
   });
+}
+
+/** Refuses what is no `AbortSignal`. Not told by its class: there are others than Node's. */
+export function refuseNoSignal(signal: AbortSignal | null | undefined): void {
+  if (signal != null && (typeof signal.aborted !== "boolean" || !signal.addEventListener)) {
+    throw invalid("signal", `expected an AbortSignal, got ${shown(signal)}`);
+  }
 }
 
 interface Reader {

@@ -21,14 +21,15 @@ export interface NativeProgress {
   previews: { output: number; step: number; steps: number; image: NativeImage }[];
 }
 
-/** What a listener hears: any number of `progress`, then one of the others. */
-export interface NativeEvent<T> {
+/** What a listener hears: any number of `progress` and `item`, then one of the others. */
+export interface NativeEvent<T, I = never> {
   progress?: NativeProgress;
+  item?: I;
   value?: T;
   failure?: Failure;
 }
 
-export type Listener<T> = (event: NativeEvent<T>) => void;
+export type Listener<T, I = never> = (event: NativeEvent<T, I>) => void;
 
 export interface Running {
   cancel(): void;
@@ -68,9 +69,22 @@ export interface NativeTags {
 
 export type NativeRows = Float32Array | Answer<Float32Array>[];
 
+export interface NativeSummary {
+  tagged: number;
+  skipped: number;
+  failures: { path: string; failure: Failure }[];
+}
+
 export interface NativeTagger {
   tags(images: NativeInput[], options: Options, listener: Listener<Answer<NativeTags>[]>): Answer<Running>;
   tagsSync(images: NativeInput[], options: Options): Answer<Answer<NativeTags>[]>;
+  tagFolder(
+    paths: string[],
+    folder: { run: object; caption: object },
+    tags: Options,
+    listener: Listener<NativeSummary>,
+  ): Answer<Running>;
+  select(rows: Float32Array[], options: Options): Answer<NativeTags[]>;
   rows(wanted: string, images: NativeInput[], apart: boolean, listener: Listener<NativeRows>): Answer<Running>;
   rowsSync(wanted: string, images: NativeInput[], apart: boolean): Answer<NativeRows>;
   withBatchSize(pictures: number): Answer<NativeTagger>;
@@ -101,6 +115,10 @@ export interface NativeEdited {
   values?: Float32Array;
 }
 
+export interface NativeEdits {
+  start(listener: Listener<undefined, Answer<NativeEdited>>): Answer<Running>;
+}
+
 export interface NativePipeline {
   editBatch(
     requests: NativeRequest[],
@@ -108,8 +126,11 @@ export interface NativePipeline {
     preview: boolean,
     listener: Listener<Answer<NativeEdited>[]>,
   ): Answer<{ running: Running; notes: string[] }>;
+  editIter(requests: NativeRequest[], options: Options): Answer<{ edits: NativeEdits; notes: string[] }>;
+  check(requests: NativeRequest[], options: Options): Answer<undefined>;
   setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
   readonly defaultSteps: number;
+  readonly defaultArea: number;
   readonly defaultTrueCfgScale: number;
   readonly device: string;
   readonly dtype: string;

@@ -93,6 +93,34 @@ export interface CaptionOptions {
   append?: readonly string[] | null | undefined;
 }
 
+/** How a folder run writes tags. */
+export type FolderFormat = "sidecar" | "json" | "jsonl" | "csv";
+
+/** What a folder run does with tags that are there already. */
+export type Existing = "overwrite" | "skip" | "append";
+
+/** Which pictures of folders are tagged, and how their tags are written. */
+export interface FolderOptions {
+  /**
+   * `"sidecar"` for a .txt with the caption beside every picture, `"json"` for a .json with all scores there, `"jsonl"`
+   * or `"csv"` for one file, `tags.jsonl` or `tags.csv`.
+   */
+  format: FolderFormat;
+  /** The folder to write into, where files beside pictures mirror the tree; needed for `"jsonl"` and `"csv"`. */
+  output?: PathLike | null | undefined;
+  /** Go into folders below. */
+  recursive?: boolean | null | undefined;
+  /**
+   * What to do with tags that are there already; `"overwrite"` unless set. With `"skip"` their pictures are left alone,
+   * and those that failed are tried again; with `"append"` a .txt gets the new ones.
+   */
+  existing?: Existing | null | undefined;
+  /** Name files beside pictures `a.png.txt` rather than `a.txt`. */
+  fullNames?: boolean | null | undefined;
+  /** How captions are written, for `"sidecar"` and `"csv"`. */
+  caption?: CaptionOptions | null | undefined;
+}
+
 /** How edits are made. */
 export interface EditOptions {
   /** Variants of every request, 1 to 10; 1 unless set. */

@@ -3,10 +3,19 @@
 import { inspect } from "node:util";
 import { type BatchOptions, type CallOptions, type Errors, refuseRest, settled, split } from "./answers";
 import { invalid, shown, type TagbrushError, taken } from "./errors";
+import { type Summary, splitFolder, summed, toPaths } from "./folder";
 import { type ImageLike, type PathLike, toNative, toNatives, toPath } from "./image";
 import { Job, run } from "./job";
-import { type Answer, type NativeInput, type NativeRows, type NativeTagger, type NativeTags, native } from "./native";
-import type { EditLoadOptions, LoadOptions, TagOptions } from "./options";
+import {
+  type Answer,
+  type NativeInput,
+  type NativeRows,
+  type NativeSummary,
+  type NativeTagger,
+  type NativeTags,
+  native,
+} from "./native";
+import type { EditLoadOptions, FolderOptions, LoadOptions, TagOptions } from "./options";
 import { stream } from "./stream";
 import { Tags } from "./tags";
 
@@ -52,6 +61,22 @@ export class Rows implements Iterable<Float32Array> {
 
 /** With `errors: "return"` one row for each picture, or what it failed with. */
 type RowsOrEach = Rows | (Float32Array | TagbrushError)[];
+
+/** Rows of scores, and whether it is one that was given. A list of nothing is no rows. */
+function toRows(scores: unknown): { rows: Float32Array[]; isOne: boolean } {
+  if (scores instanceof Float32Array) return { rows: [scores], isOne: true };
+  if (scores instanceof Rows) return { rows: [...scores], isOne: false };
+  if (!Array.isArray(scores)) {
+    throw invalid("scores", `expected rows of scores, a Float32Array or a list, got ${shown(scores)}`);
+  }
+  const isOne = typeof scores[0] === "number";
+  scores.forEach((score, index) => {
+    if (isOne ? typeof score !== "number" : !(score instanceof Float32Array)) {
+      throw invalid("scores", `expected ${isOne ? "a number" : "a Float32Array"}, got ${shown(score)}`, { index });
+    }
+  });
+  return { rows: isOne ? [Float32Array.from(scores)] : scores, isOne };
+}
 
 /** Paths may be URLs in all options that are paths. */
 export function pathsOf<O extends EditLoadOptions>(options: O): O {
@@ -173,6 +198,50 @@ export class Tagger {
           signal,
         ),
     });
+  }
+
+  /**
+   * Tags the pictures of folders and writes the tags to files: what `tagbrush tag` does.
+   *
+   * Runs in bounded memory, and writes each answer at once. Every output is checked before the first picture is read. A
+   * run that was aborted or killed goes on with `existing: "skip"`; what it wrote stays. Runs of one tagger wait for
+   * each other, so one that is started right after an abort begins when the aborted one has stopped.
+   *
+   * @param paths a folder or a picture, or several.
+   * @param options with `errors: "throw"`, the job rejects with the first failure of a picture once everything is
+   * written; with `"return"`, the summary tells. What is written is the same.
+   */
+  tagFolder(paths: PathLike | Iterable<PathLike>, options: FolderOptions & TagOptions & BatchOptions): Job<Summary> {
+    let errors: Errors;
+    return Job.start(
+      (listener) => {
+        const given = split(options, "errors", "signal");
+        errors = given.errors;
+        const { folder, tags } = splitFolder(given.rest);
+        return this.#native.tagFolder(toPaths(paths), folder, tags, listener);
+      },
+      (summary: NativeSummary) => summed(summary, errors),
+      options?.signal,
+    );
+  }
+
+  /**
+   * The tags that {@link Tagger.scores} give, to try options without running the network again. Here and now, without
+   * `Sync` in its name: there is nothing to wait for.
+   *
+   * @param scores those of one picture, or rows of them.
+   * @returns the tags of the one picture, or a list with those of each row.
+   */
+  select(scores: Float32Array | readonly number[], options?: TagOptions): Tags;
+  select(scores: Rows | readonly Float32Array[], options?: TagOptions): Tags[];
+  select(
+    scores: Float32Array | readonly number[] | Rows | readonly Float32Array[],
+    options?: TagOptions,
+  ): Tags | Tags[] {
+    const { rest } = split<TagOptions & BatchOptions>(options);
+    const { rows, isOne } = toRows(scores);
+    const all = taken(this.#native.select(rows, rest)).map((tags) => new Tags(tags));
+    return isOne ? (all[0] as Tags) : all;
   }
 
   /** The probabilities of all labels, in the order of {@link Tagger.labels}. */

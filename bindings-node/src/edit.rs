@@ -1,15 +1,18 @@
 //! The edit pipeline under the one of `lib/edit.ts`, which has the signatures that people see.
 
+use std::cell::Cell;
+
 use napi::bindgen_prelude::{BigInt, Either, Float32Array};
 use napi_derive::napi;
-use tagbrush::{Control, EditRequest, Error, Input, Lora, NegativePrompt, Result};
+use tagbrush::{Control, EditOptions, EditRequest, Error, ErrorKind, Input, Lora};
+use tagbrush::{NegativePrompt, Result};
 
-use crate::errors::{Answer, Failure, answer};
+use crate::errors::{Answer, answer};
 use crate::image::Image;
 use crate::image_in::Given;
 use crate::lane::Lane;
 use crate::options::{Options, edit_options, load_options, seed};
-use crate::running::{Listener, Running, Wants, start};
+use crate::running::{Listener, QUIET, Running, Wants, start, start_each};
 use crate::values::{decimal, exact};
 
 /// A loaded edit model.
@@ -66,13 +69,49 @@ pub struct Started {
     pub notes: Vec<String>,
 }
 
+/// Edits that can be started, and what is to be said of their options.
+#[napi(object, object_from_js = false)]
+pub struct Prepared {
+    /// The edits.
+    pub edits: Edits,
+    /// Warnings.
+    pub notes: Vec<String>,
+}
+
+/// Edits whose outputs come one by one, once they are started.
+#[napi]
+pub struct Edits {
+    waiting: Cell<Option<(tagbrush::EditPipeline, Requests, EditOptions)>>,
+    lane: Lane,
+}
+
+#[napi]
+impl Edits {
+    /// Starts the work, once. The listener hears of each output when it and all before it are made.
+    ///
+    /// It goes on while nobody takes an output: work that waited would hold the pipeline, and never
+    /// end for those who edit the output that they have with the same one.
+    #[napi]
+    pub fn start(&self, listener: Listener<'_>) -> Answer<Running> {
+        let Some((pipeline, requests, options)) = self.waiting.take() else {
+            return answer(Err(Error::new(ErrorKind::Internal, "edits were started twice")));
+        };
+        let work = move |control: &Control, give: &mut dyn FnMut(Answer<Edited>)| {
+            pipeline.edit_each(&requests.asked, &options, control, |i, output| {
+                give(requests.output(i, output));
+            })
+        };
+        answer(start_each(&self.lane, listener, QUIET, work))
+    }
+}
+
 #[napi]
 impl EditPipeline {
     /// Loads a model.
     #[napi]
     pub fn load(model: String, options: Options<'_>, listener: Listener<'_>) -> Answer<Running> {
         answer(load_options(&options).and_then(|options| {
-            start(Lane::models(), listener, Wants { preview: false }, move |_| {
+            start(Lane::models(), listener, QUIET, move |_| {
                 let pipeline = tagbrush::EditPipeline::load(&model, &options)?;
                 Ok(Self { pipeline, lane: Lane::new(1) })
             })
@@ -100,25 +139,38 @@ impl EditPipeline {
     ) -> Result<Started> {
         let options = edit_options(options)?;
         let (pipeline, notes) = (self.pipeline.clone(), options.notes());
-        let mut asked = Vec::with_capacity(requests.len());
-        for (i, request) in requests.into_iter().enumerate() {
-            asked.push(converted(request).map_err(|error| error.with("request", i))?);
-        }
+        let requests = Requests::read(requests, options.n)?;
         let work = move |control: &Control| {
-            let (requests, errors): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            let outputs = pipeline.edit_batch(&requests, &options, control)?;
-            let one = |(i, output): (usize, Result<tagbrush::Edited>)| {
-                let request = i / options.n;
-                answer(match errors.get(request) {
-                    Some(Some(error)) => Err(again(error).with("request", request)),
-                    _ => output.map(edited),
-                })
-            };
+            let outputs = pipeline.edit_batch(&requests.asked, &options, control)?;
             let outputs = outputs.into_iter().enumerate();
-            Ok(outputs.map(one).collect::<Vec<Either<Edited, Failure>>>())
+            Ok(outputs.map(|(i, output)| requests.output(i, output)).collect::<Vec<_>>())
         };
         let running = start(&self.lane, listener, Wants { preview }, work)?;
         Ok(Started { running, notes })
+    }
+
+    /// The same outputs one by one. Wrong options are told now; requests fail in their places.
+    #[napi]
+    pub fn edit_iter(&self, requests: Vec<Request<'_>>, options: Options<'_>) -> Answer<Prepared> {
+        answer(self.prepare(requests, &options))
+    }
+
+    fn prepare(&self, requests: Vec<Request<'_>>, options: &Options<'_>) -> Result<Prepared> {
+        let options = edit_options(options)?;
+        self.pipeline.check(&[], &options)?;
+        let notes = options.notes();
+        let requests = Requests::read(requests, options.n)?;
+        let (pipeline, lane) = (self.pipeline.clone(), self.lane.clone());
+        let edits = Edits { waiting: Cell::new(Some((pipeline, requests, options))), lane };
+        Ok(Prepared { edits, notes })
+    }
+
+    /// Says what is wrong with requests and options. Of pictures only the number matters.
+    #[napi]
+    pub fn check(&self, requests: Vec<Request<'_>>, options: Options<'_>) -> Answer<()> {
+        answer(edit_options(&options).and_then(|options| {
+            self.pipeline.check(&Requests::read(requests, options.n)?.asked, &options)
+        }))
     }
 
     /// Applies LoRA files in place of those before.
@@ -127,15 +179,19 @@ impl EditPipeline {
         let pipeline = self.pipeline.clone();
         let loras: Vec<_> =
             loras.into_iter().map(|lora| Lora::new(lora.file).scale(lora.scale)).collect();
-        answer(start(&self.lane, listener, Wants { preview: false }, move |_| {
-            pipeline.set_loras(&loras)
-        }))
+        answer(start(&self.lane, listener, QUIET, move |_| pipeline.set_loras(&loras)))
     }
 
     /// Steps unless something else is asked for.
     #[napi(getter)]
     pub fn default_steps(&self) -> u32 {
         self.pipeline.default_steps() as u32
+    }
+
+    /// Pixels of outputs unless a size is asked for.
+    #[napi(getter)]
+    pub fn default_area(&self) -> u32 {
+        self.pipeline.default_area() as u32
     }
 
     /// The scale of guidance unless something else is asked for.
@@ -154,6 +210,35 @@ impl EditPipeline {
     #[napi(getter)]
     pub fn dtype(&self) -> String {
         self.pipeline.placement().precision().to_string()
+    }
+}
+
+/// Requests as the core takes them, and what is wrong with pictures that it never sees.
+struct Requests {
+    asked: Vec<EditRequest>,
+    errors: Vec<Option<Error>>,
+    /// Outputs of each.
+    n: usize,
+}
+
+impl Requests {
+    fn read(requests: Vec<Request<'_>>, n: usize) -> Result<Self> {
+        let mut read = Self { asked: Vec::new(), errors: Vec::new(), n };
+        for (i, request) in requests.into_iter().enumerate() {
+            let (asked, error) = converted(request).map_err(|error| error.with("request", i))?;
+            read.asked.push(asked);
+            read.errors.push(error);
+        }
+        Ok(read)
+    }
+
+    /// An output or what failed.
+    fn output(&self, number: usize, output: Result<tagbrush::Edited>) -> Answer<Edited> {
+        let request = number / self.n;
+        answer(match &self.errors[request] {
+            Some(error) => Err(again(error).with("request", request)),
+            None => output.map(edited),
+        })
     }
 }
 

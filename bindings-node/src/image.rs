@@ -12,7 +12,7 @@ use tagbrush::{ImageFormat, Input, Result};
 use crate::errors::{Answer, answer, invalid};
 use crate::image_in::Given;
 use crate::lane::Lane;
-use crate::running::{Listener, Running, Wants, start};
+use crate::running::{Listener, QUIET, Running, start};
 
 /// A picture.
 #[napi(custom_finalize)]
@@ -62,7 +62,7 @@ impl Image {
     /// Reads and decodes a picture.
     #[napi]
     pub fn load(source: Given, listener: Listener<'_>) -> Answer<Running> {
-        answer(start(Lane::pictures(), listener, Wants { preview: false }, move |_| {
+        answer(start(Lane::pictures(), listener, QUIET, move |_| {
             let image = match source.0? {
                 Input::Path(path) => tagbrush::Image::open(path)?,
                 Input::Bytes(bytes) => tagbrush::Image::decode(&bytes)?,
@@ -113,7 +113,7 @@ impl Image {
     ) -> Answer<Running> {
         let image = self.image.clone();
         answer(file_format(&format, quality).and_then(|format| {
-            start(Lane::pictures(), listener, Wants { preview: false }, move |_| {
+            start(Lane::pictures(), listener, QUIET, move |_| {
                 image.encode(format).map(Buffer::from)
             })
         }))
@@ -123,9 +123,7 @@ impl Image {
     #[napi]
     pub fn save(&self, path: String, listener: Listener<'_>) -> Answer<Running> {
         let image = self.image.clone();
-        answer(start(Lane::pictures(), listener, Wants { preview: false }, move |_| {
-            image.save(path)
-        }))
+        answer(start(Lane::pictures(), listener, QUIET, move |_| image.save(path)))
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod edit;
 mod errors;
+mod folder;
 mod image;
 mod image_in;
 mod lane;

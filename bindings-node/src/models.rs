@@ -5,7 +5,7 @@ use tagbrush::PullOptions;
 
 use crate::errors::{Answer, answer, invalid};
 use crate::lane::Lane;
-use crate::running::{Listener, Running, Wants, start, wait};
+use crate::running::{Listener, QUIET, Running, start, wait};
 use crate::values::decimal;
 
 /// The version of the package.
@@ -65,7 +65,7 @@ pub fn pull(
 ) -> Answer<Running> {
     let mut options = PullOptions::default();
     (options.cache_dir, options.endpoint) = (cache_dir.map(Into::into), endpoint);
-    answer(start(Lane::models(), listener, Wants { preview: false }, move |control| {
+    answer(start(Lane::models(), listener, QUIET, move |control| {
         tagbrush::pull(&model, &options, control).map(|folder| folder.display().to_string())
     }))
 }

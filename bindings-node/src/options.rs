@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use napi::bindgen_prelude::{Array, BigInt, FromNapiValue, JsObjectValue, Object, Unknown};
 use napi::{JsValue, ValueType};
-use tagbrush::{CaptionOptions, EditOptions, Error, LoadOptions, OutputSize, Result, TagOptions};
+use tagbrush::{
+    CaptionOptions, EditOptions, Error, FolderOptions, LoadOptions, OutputSize, Result, TagOptions,
+};
 
 use crate::errors::{failed, invalid};
 
@@ -183,6 +185,17 @@ pub(crate) fn load_options(options: &Options<'_>) -> Result<LoadOptions> {
 }
 
 pub(crate) fn tag_options(options: &Options<'_>) -> Result<TagOptions> {
+    tag_options_beside("errors, signal", options)
+}
+
+/// Options of tags where those of a folder run may stand too; they were taken out before.
+pub(crate) fn folder_tag_options(options: &Options<'_>) -> Result<TagOptions> {
+    let others = "format, output, recursive, existing, fullNames, caption, errors, signal";
+    tag_options_beside(others, options)
+}
+
+/// `others` are options that may stand there too, for the message about one that is unknown.
+fn tag_options_beside(others: &str, options: &Options<'_>) -> Result<TagOptions> {
     let mut tag = TagOptions::default();
     let mut characters = None;
     for argument in arguments(options)? {
@@ -203,11 +216,11 @@ pub(crate) fn tag_options(options: &Options<'_>) -> Result<TagOptions> {
             "implications" => tag.implications = implications(&argument)?,
             "order" => tag.order = argument.parse()?,
             _ => {
-                return Err(argument.unknown(
+                return Err(argument.unknown(&format!(
                     "threshold, characterThreshold, categoryThresholds, tagThresholds, \
                      bestThresholds, mcut, topK, exclude, dropRedundant, implications, order, \
-                     errors, signal",
-                ));
+                     {others}"
+                )));
             }
         }
     }
@@ -286,6 +299,28 @@ pub(crate) fn edit_options(options: &Options<'_>) -> Result<EditOptions> {
         }
     }
     Ok(edit)
+}
+
+pub(crate) fn folder_options(options: &Options<'_>) -> Result<FolderOptions> {
+    let mut folder = FolderOptions::default();
+    let mut has_format = false;
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "format" => {
+                folder.output.format = argument.parse()?;
+                has_format = true;
+            }
+            "output" => folder.output.folder = Some(argument.text()?.into()),
+            "recursive" => folder.scan.recursive = argument.flag()?,
+            "existing" => folder.output.existing = argument.parse()?,
+            "fullNames" => folder.output.full_names = argument.flag()?,
+            _ => return Err(argument.unknown("format, output, recursive, existing, fullNames")),
+        }
+    }
+    if !has_format {
+        return Err(invalid("format", "expected one of sidecar, json, jsonl, csv"));
+    }
+    Ok(folder)
 }
 
 /// The value of one option in an object of its own.

@@ -39,12 +39,13 @@ impl Running {
     }
 }
 
-/// What the listener is called with: `{ progress }`, `{ value }` or `{ failure }`.
+/// What the listener is called with: `{ progress }`, `{ item }`, `{ value }` or `{ failure }`.
 pub struct Event(What);
 
 enum What {
     Progress(Arc<Latest>),
-    Done(Box<dyn FnOnce(Env) -> napi::Result<sys::napi_value> + Send>),
+    /// An item, or how the work ended.
+    Ready(Box<dyn FnOnce(Env) -> napi::Result<sys::napi_value> + Send>),
 }
 
 /// How far work is, as JavaScript reads it.
@@ -126,19 +127,19 @@ impl ToNapiValue for Event {
                 Ok(progress) => object.set("progress", progress)?,
                 Err(error) => object.set("failure", Failure::from(error))?,
             },
-            What::Done(convert) => return convert(env),
+            What::Ready(convert) => return convert(env),
         }
         // SAFETY: the object was made in this environment.
         unsafe { Object::to_napi_value(raw, object) }
     }
 }
 
-/// `{ value }` or `{ failure }`.
-fn ended<T: ToNapiValue>(env: Env, result: Result<T>) -> napi::Result<sys::napi_value> {
+/// `{ value }` or `{ failure }`, or with another name what came before the end.
+fn named<T: ToNapiValue>(env: Env, name: &str, result: Result<T>) -> napi::Result<sys::napi_value> {
     let mut object = Object::new(&env)?;
     match answer(result) {
         Answer::A(value) => {
-            if let Err(error) = object.set("value", value) {
+            if let Err(error) = object.set(name, value) {
                 object.set("failure", Failure::from(failed(&error)))?;
             }
         }
@@ -157,6 +158,20 @@ pub(crate) fn start<T: ToNapiValue + Send + 'static>(
     wants: Wants,
     work: impl FnOnce(&Control) -> Result<T> + Send + 'static,
 ) -> Result<Running> {
+    start_each(lane, listener, wants, move |control, _: &mut dyn FnMut(())| work(control))
+}
+
+/// As [`start`], for work that also gives items to a function, of which the listener hears in order.
+pub(crate) fn start_each<I, T>(
+    lane: &Lane,
+    listener: Listener<'_>,
+    wants: Wants,
+    work: impl FnOnce(&Control, &mut dyn FnMut(I)) -> Result<T> + Send + 'static,
+) -> Result<Running>
+where
+    I: ToNapiValue + Send + 'static,
+    T: ToNapiValue + Send + 'static,
+{
     let teller: Arc<Teller> = Arc::new(
         listener
             .build_threadsafe_function::<Event>()
@@ -186,7 +201,16 @@ pub(crate) fn start<T: ToNapiValue + Send + 'static>(
     let reporting =
         reporting.on_progress(move |progress| tell(&mut |news| news.progress = Some(progress)));
     lane.submit(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| work(&reporting)))
+        let mut give = |item| {
+            if reporting.is_cancelled() {
+                return; // Nobody waits for it any more.
+            }
+            let event = Event(What::Ready(Box::new(move |env| named(env, "item", Ok(item)))));
+            if teller.call(event, ThreadsafeFunctionCallMode::NonBlocking) != Status::Ok {
+                reporting.cancel();
+            }
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| work(&reporting, &mut give)))
             .unwrap_or_else(|panic| Err(panicked(&*panic)));
         let result = match reporting.is_cancelled() {
             // Nobody waits for it any more, and a long list of cancelled items would hold up the event loop.
@@ -194,7 +218,7 @@ pub(crate) fn start<T: ToNapiValue + Send + 'static>(
             false => result,
         };
         drop(reporting);
-        let event = Event(What::Done(Box::new(move |env| ended(env, result))));
+        let event = Event(What::Ready(Box::new(move |env| named(env, "value", result))));
         // Refused only when the environment has ended.
         teller.call(event, ThreadsafeFunctionCallMode::NonBlocking);
     })?;
@@ -207,6 +231,9 @@ pub(crate) struct Wants {
     /// Pictures in the making, which cost some time.
     pub(crate) preview: bool,
 }
+
+/// No pictures.
+pub(crate) const QUIET: Wants = Wants { preview: false };
 
 /// Runs `work` here and now.
 pub(crate) fn wait<T>(work: impl FnOnce(&Control) -> Result<T>) -> Answer<T> {

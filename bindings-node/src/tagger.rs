@@ -1,27 +1,28 @@
 //! The tagger under the one of `lib/tagger.ts`, which has the signatures that people see.
 
-use napi::bindgen_prelude::{Either, Float32Array};
+use napi::bindgen_prelude::{Either, Float32Array, Float32ArraySlice};
 use napi_derive::napi;
 use tagbrush::{Control, Error, ErrorKind, Input, Result};
 
 use crate::errors::{Answer, Failure, answer, invalid};
+use crate::folder::{self, Folder};
 use crate::image_in::Given;
 use crate::lane::Lane;
 use crate::options::{Options, load_options, tag_options};
-use crate::running::{Listener, Running, Wants, start, wait};
+use crate::running::{Listener, QUIET, Running, start, wait};
 use crate::tags::Tags;
 use crate::values::decimal;
 
 /// How many calls of one tagger run at once: one reads and decodes while another computes.
 const AT_ONCE: usize = 2;
 
-const QUIET: Wants = Wants { preview: false };
-
 /// A loaded tagger.
 #[napi]
 pub struct Tagger {
     tagger: tagbrush::Tagger,
     lane: Lane,
+    /// Folder runs, one after the other: one that was aborted may still be writing.
+    folders: Lane,
 }
 
 /// What is known of a label.
@@ -46,7 +47,7 @@ type Rows = Either<Float32Array, List<Float32Array>>;
 #[napi]
 impl Tagger {
     fn new(tagger: tagbrush::Tagger) -> Self {
-        Self { tagger, lane: Lane::new(AT_ONCE) }
+        Self { tagger, lane: Lane::new(AT_ONCE), folders: Lane::new(1) }
     }
 
     /// Loads a model.
@@ -88,6 +89,43 @@ impl Tagger {
         wait(|control| tags(&self.tagger, images, &options?, control))
     }
 
+    /// Tags folders and writes the tags to files.
+    #[napi]
+    pub fn tag_folder(
+        &self,
+        paths: Vec<String>,
+        folder: Folder<'_>,
+        tags: Options<'_>,
+        listener: Listener<'_>,
+    ) -> Answer<Running> {
+        let tagger = self.tagger.clone();
+        answer(
+            folder::prepare(tagger, paths, &folder, &tags)
+                .and_then(|work| start(&self.folders, listener, QUIET, work)),
+        )
+    }
+
+    /// The tags that rows of scores give.
+    #[napi]
+    pub fn select(
+        &self,
+        rows: Vec<Float32ArraySlice<'_>>,
+        options: Options<'_>,
+    ) -> Answer<Vec<Tags>> {
+        let options = tag_options(&options);
+        wait(|_| {
+            let options = options?;
+            let select = |(i, row): (usize, &Float32ArraySlice<'_>)| {
+                let tags = self.tagger.select(row, &options);
+                tags.map(Tags::from).map_err(|error| match error.context() {
+                    [("field", field)] if field == "scores" => error.with("index", i),
+                    _ => error, // Of the options, which are the same for all rows.
+                })
+            };
+            rows.iter().enumerate().map(select).collect()
+        })
+    }
+
     /// Scores or embeddings: one array of all rows, or with `apart` one for each picture.
     #[napi]
     pub fn rows(
@@ -115,7 +153,8 @@ impl Tagger {
         // What is no count becomes 0, which the core refuses.
         let count = if pictures.fract() == 0.0 { pictures as usize } else { 0 };
         let tagger = self.tagger.with_batch_size(count);
-        answer(tagger.map(|tagger| Self { tagger, lane: self.lane.clone() }))
+        let [lane, folders] = [&self.lane, &self.folders].map(Lane::clone);
+        answer(tagger.map(|tagger| Self { tagger, lane, folders }))
     }
 
     /// What the model is called.

@@ -91,6 +91,8 @@ const ELSEWHERE = {
   __version__: "VERSION",
   // Members.
   "EditRequest.for_each": "EditRequest.forEach",
+  // An aborted run rejects.
+  "Summary.cancelled": "CallOptions.signal",
   "Image.size": "Image.width",
   "Image.shape": "Image.channels",
   "Image.mode": "Image.channels",
@@ -101,16 +103,32 @@ const ELSEWHERE = {
   "Tags.to_json": "Tags.toJSON",
 };
 
-// What the Python package has, and this one not yet; the README says so too.
-const NOT_YET = [
-  "EditPipeline.check",
-  "EditPipeline.default_area",
-  "EditPipeline.edit_iter",
-  "Summary",
-  "Tagger.select",
-  "Tagger.tag_folder",
-];
-const isHere = (name) => !NOT_YET.includes(name) && !NOT_YET.includes(name.split(".")[0]);
+/** What the core's API has that is something else in both packages, and why. */
+const OTHERWISE = {
+  // Two texts here.
+  "Tagger.placement": ["Tagger.device", "Tagger.dtype"],
+  "EditPipeline.placement": ["EditPipeline.device", "EditPipeline.dtype"],
+  // An iterator in place of a function that is called.
+  "EditPipeline.edit_each": ["EditPipeline.edit_iter"],
+  // Precisions have the names of torch's dtypes.
+  "LoadOptions.precision": ["LoadOptions.dtype"],
+  // Options in options, which are flat here.
+  "LoadOptions.decode": ["max_pixels", "max_side", "max_encoded_bytes", "tolerate_truncated", "apply_orientation"].map(
+    (name) => `LoadOptions.${name}`,
+  ),
+  // Only edit models have these.
+  ...Object.fromEntries(
+    ["max_memory", "transformer", "text_encoder", "vae"].map((name) => [
+      `LoadOptions.${name}`,
+      [`EditLoadOptions.${name}`],
+    ]),
+  ),
+  // They add one to a map, which is given whole here.
+  "TagOptions.category_threshold": ["TagOptions.category_thresholds"],
+  "TagOptions.tag_threshold": ["TagOptions.tag_thresholds"],
+  // Warnings.
+  "EditOptions.notes": [],
+};
 
 const camel = (name) => (/^[A-Z_]+$/.test(name) ? name : name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()));
 
@@ -125,41 +143,73 @@ function pythonMembers(source, classes) {
   return found;
 }
 
-test("names are those of the Python package, in camelCase", () => {
-  const python = join(ROOT, "bindings-python/python/tagbrush");
-  const [, list] = /__all__ = \[(.*?)\]/s.exec(readFileSync(join(python, "__init__.py"), "utf8"));
-  const names = [...list.matchAll(/"(\w+)"/g)].map(([, name]) => name);
-  const types = readdirSync(join(folder, "dist"))
-    .filter((file) => file.endsWith(".d.ts"))
-    .map((file) => readFileSync(join(folder, "dist", file), "utf8"))
-    .join("\n");
-  const exported = readFileSync(join(folder, "dist/index.d.ts"), "utf8");
-  const missing = names.filter(isHere).filter((name) => !new RegExp(`\\b${ELSEWHERE[name] ?? camel(name)}\\b`).test(exported));
-  assert.deepEqual(missing, []);
-
-  const classes = names.filter((name) => /^[A-Z][a-z]/.test(name) && !name.endsWith("Error"));
-  const files = ["_tagger.py", "_edit.py", "_options.py", "_models.py"].map((file) =>
-    readFileSync(join(python, file), "utf8"),
-  );
-  // Of the compiled half only the classes that are public.
-  const core = readFileSync(join(python, "_core.pyi"), "utf8");
-  const members = [
-    ...files.flatMap((source) => pythonMembers(source, classes)),
-    ...pythonMembers(core, ["Image", "Tag", "Tags", "Preview"]),
+/** Public methods and options of a type of the core: `Type.name`. */
+function rustMembers(file, type) {
+  const source = readFileSync(join(ROOT, "core/src", file), "utf8");
+  const bodies = (head) => [...source.matchAll(new RegExp(`^${head} ${type} {\n(.*?)^}`, "gms"))].map(([, body]) => body);
+  const names = (text, pattern) => [...text.matchAll(pattern)].map(([, name]) => `${type}.${name}`);
+  return [
+    ...bodies("impl").flatMap((body) => names(body, /^ {4}pub fn (\w+)/gm)),
+    ...bodies("pub struct").flatMap((body) => names(body, /^ {4}pub (\w+):/gm)),
   ];
+}
+
+const python = join(ROOT, "bindings-python/python/tagbrush");
+const [, list] = /__all__ = \[(.*?)\]/s.exec(readFileSync(join(python, "__init__.py"), "utf8"));
+const names = [...list.matchAll(/"(\w+)"/g)].map(([, name]) => name);
+const classes = names.filter((name) => /^[A-Z][a-z]/.test(name) && !name.endsWith("Error"));
+const members = [
+  ...["_tagger.py", "_edit.py", "_options.py", "_models.py"].flatMap((file) =>
+    pythonMembers(readFileSync(join(python, file), "utf8"), [...classes, "EditLoadOptions"]),
+  ),
+  // Of the compiled half only the classes that are public.
+  ...pythonMembers(readFileSync(join(python, "_core.pyi"), "utf8"), ["Image", "Tag", "Tags", "Preview"]),
+];
+const types = readdirSync(join(folder, "dist"))
+  .filter((file) => file.endsWith(".d.ts"))
+  .map((file) => readFileSync(join(folder, "dist", file), "utf8"))
+  .join("\n");
+
+/** Whether a member of the Python package is here. */
+function isHere(member) {
+  const [type, name] = (ELSEWHERE[member] ?? member).split(".");
+  const body = new RegExp(`^export (?:declare )?(?:class|interface|const) ${type}\\b.*?^}`, "gms");
+  const own = [...types.matchAll(body)].map(([text]) => text).join("\n");
+  return new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own);
+}
+
+test("names are those of the Python package, in camelCase", () => {
+  const exported = readFileSync(join(folder, "dist/index.d.ts"), "utf8");
+  const missing = names.filter((name) => !new RegExp(`\\b${ELSEWHERE[name] ?? camel(name)}\\b`).test(exported));
+  assert.deepEqual(missing, []);
   assert(members.length > 100, `${members.length} names were found`);
-  const here = (member) => {
-    const [type, name] = (ELSEWHERE[member] ?? member).split(".");
-    const body = new RegExp(`^export (?:declare )?(?:class|interface|const) ${type}\\b.*?^}`, "ms");
-    const own = [...types.matchAll(new RegExp(body, "gms"))].map(([text]) => text).join("\n");
-    return new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own);
-  };
   assert.deepEqual(
-    members.filter((member) => isHere(member) && !here(member)),
+    members.filter((member) => !isHere(member)),
     [],
   );
+});
+
+test("both packages have what the core has", () => {
+  const core = [
+    ...rustMembers("tagger/mod.rs", "Tagger"),
+    ...rustMembers("edit/mod.rs", "EditPipeline"),
+    ...rustMembers("tagger/options.rs", "TagOptions"),
+    ...rustMembers("edit/request.rs", "EditOptions"),
+    ...rustMembers("options.rs", "LoadOptions"),
+  ];
+  assert(core.length > 60, `${core.length} names were found`);
+  for (const name of [...Object.keys(OTHERWISE), "Tagger.select", "EditPipeline.check", "EditOptions.preset"]) {
+    assert(core.includes(name), `${name} is not in the core`);
+  }
+  const wanted = core.flatMap((name) => OTHERWISE[name] ?? [name]);
   assert.deepEqual(
-    NOT_YET.filter((name) => (name.includes(".") ? !members.includes(name) || here(name) : exported.includes(name))),
+    wanted.filter((name) => !members.includes(name)),
     [],
+    "in Python",
+  );
+  assert.deepEqual(
+    wanted.filter((name) => !isHere(name)),
+    [],
+    "in TypeScript",
   );
 });

@@ -36,6 +36,12 @@ const ends = [
     /^made\nexit/,
   ],
   [
+    "when nobody takes the other outputs of edits",
+    `const p = await EditPipeline.load(model, { batchSize: 1 }); await p.editIter(Array(5).fill({ images: picture, prompt: "red" }), { numInferenceSteps: 5 }).next(); console.log("one")`,
+    0,
+    /^one\nexit/,
+  ],
+  [
     "at process.exit in the middle of an edit",
     `const p = await EditPipeline.load(model); p.edit(picture, "red", long); setTimeout(() => process.exit(3), 100)`,
     3,

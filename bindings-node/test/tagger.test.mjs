@@ -108,6 +108,36 @@ test("rows are arrays of numbers with a shape", async () => {
   assert.deepEqual((await tagger.scores([])).shape, [0, tagger.labels.length]);
 });
 
+test("scores give tags under any options", async () => {
+  const scores = await tagger.scores(samples);
+  for (const options of [{}, { threshold: 0.7 }, { mcut: true }, { topK: 2, order: "score" }]) {
+    const batch = await tagger.tagBatch(samples, options);
+    assert.deepEqual(tagger.select(scores, options), batch);
+    assert.deepEqual(tagger.select([...scores], options), batch);
+    assert.deepEqual(tagger.select(scores.row(1), options), batch[1]);
+    assert.deepEqual(tagger.select(Array.from(scores.row(2)), options), batch[2]);
+  }
+  assert(tagger.select(scores.row(0)) instanceof Tags);
+  assert.deepEqual(tagger.select(await tagger.scores([])), []);
+  assert.deepEqual(tagger.select([]), []);
+  const unknown = new Float32Array(tagger.labels.length).fill(Number.NaN);
+  assert.deepEqual(tagger.select(unknown, { threshold: 0 }).tags, []);
+});
+
+test("scores of another form are refused", async () => {
+  const [row] = await tagger.scores([owl]);
+  const short = row.subarray(1);
+  const wrong = [short, [...short], new Float32Array(0), Float64Array.from(row), 0.5, "0.5", null, [0.5, "1"], [row, 1]];
+  for (const scores of wrong) {
+    assert.throws(() => tagger.select(scores), { code: "invalid_input" });
+  }
+  assert.throws(() => tagger.select([row, row, short]), { context: { field: "scores", index: 2 } });
+  for (const option of [{ threshold: -1 }, { treshold: 0.3 }, { errors: "return" }, { signal: undefined }]) {
+    const [field] = Object.keys(option);
+    assert.throws(() => tagger.select(row, option), { code: "invalid_input", context: { field } });
+  }
+});
+
 test("a bad picture costs no other one its answer", async () => {
   const bytes = await readFile(owl);
   const images = [owl, Buffer.from("no picture"), bytes, "nowhere.png", bytes.subarray(0, 300)];

@@ -16,6 +16,7 @@ import {
   type Progress,
   pull,
   type Rows,
+  type Summary,
   type Tag,
   TagbrushError,
   Tagger,
@@ -55,6 +56,17 @@ for await (const tags of tagger.tagIter(images, { errors: "return" })) {
 const rows: Rows = await tagger.scores(images);
 const row: Float32Array = rows.row(0);
 const separate: (Float32Array | TagbrushError)[] = await tagger.embed(images, { errors: "return" });
+const selected: Tags = tagger.select(row, options);
+const several: Tags[] = tagger.select(rows);
+several.push(tagger.select([0.1, 0.9]), ...tagger.select([row, row]));
+const run: Job<Summary> = tagger.tagFolder(["photos", new URL("file:///a")], {
+  format: "jsonl",
+  output: "out",
+  caption,
+  errors: "return",
+  ...options,
+});
+const failed: TagbrushError | undefined = (await run).failures[0]?.error;
 const labels: readonly Label[] = tagger.labels;
 
 const pipeline = await EditPipeline.load("demo", { maxMemory: 2 ** 35 });
@@ -68,6 +80,13 @@ const seed: number | bigint | undefined = edited[0]?.seed;
 const requests: EditRequest[] = EditRequest.forEach(images, "at night");
 requests.push({ images: "a.png", prompt: "red", negativePrompt: null });
 await pipeline.editBatch(requests, { size: "64x32", preset: "lightning-4" });
+for await (const { image } of pipeline.editIter(requests, { n: 2 })) console.log(image.width);
+for await (const output of pipeline.editIter(new Set(requests), { errors: "return" })) {
+  // @ts-expect-error it may be an error
+  console.log(output.image);
+}
+pipeline.check(requests, { size: [64, 64], errors: "return" });
+const area: number = pipeline.defaultArea;
 await pipeline.setLoras(["a.safetensors", { file: "b.safetensors", scale: 0.5 }]);
 const folder: string = await pull("wd-vit-tagger-v3", { signal: new AbortController().signal });
 const aborted: TagbrushError = new AbortError("why");
@@ -104,7 +123,16 @@ await pipeline.edit("a.png", "red", { size: "large" });
 await pipeline.edit("a.png", "red", { seed: "1" });
 // @ts-expect-error no such format
 await (await Image.open("a.png")).encode("gif");
+// @ts-expect-error a form is needed
+await tagger.tagFolder("photos", { recursive: true });
+// @ts-expect-error no such form
+await tagger.tagFolder("photos", { format: "text" });
+// @ts-expect-error there is nothing to abort
+tagger.select(row, { signal: new AbortController().signal });
+// @ts-expect-error previews are for jobs
+pipeline.editIter(requests, { preview: true });
 // @ts-expect-error nothing can be assigned
 tags.ratings = [];
 
+console.log(selected, failed, area);
 console.log(rating, names, line, all, some, promise, row, separate, labels, seed, folder, aborted, wrong);
