@@ -34,6 +34,8 @@ pub struct Bounds {
     pub tag_batch: usize,
     /// How long a tagger waits for more pictures.
     pub tag_delay: Duration,
+    /// How long the head of a request may take, and a connection rest between two requests.
+    pub head: Duration,
     /// How long a body may pause while it is sent.
     pub body_pause: Duration,
     /// How long running edits may go on after a stop signal.
@@ -143,6 +145,7 @@ impl Config {
                 edit_batch: number(vars, "EDIT_BATCH", 8)?,
                 tag_batch: number(vars, "TAG_BATCH", 32)?,
                 tag_delay: Duration::from_millis(number(vars, "TAG_DELAY_MS", 5)?),
+                head: Duration::from_secs(number(vars, "HEAD_TIMEOUT_S", 30)?),
                 body_pause: Duration::from_secs(number(vars, "BODY_TIMEOUT_S", 30)?),
                 grace: Duration::from_secs(number(vars, "GRACE_S", 30)?),
             },

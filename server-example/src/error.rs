@@ -73,6 +73,12 @@ impl ApiError {
             .finer("request_too_large")
     }
 
+    /// The body does not come.
+    pub fn too_slow() -> Self {
+        let message = "the body came too slowly and was given up";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "INVALID_INPUT", message).finer("request_timeout")
+    }
+
     /// The queue is full.
     pub fn queue_full() -> Self {
         let message = "The server is busy: its queue is full";
@@ -184,6 +190,9 @@ impl IntoResponse for ApiError {
             let basic = HeaderValue::from_static("Basic realm=\"tagbrush\", charset=\"UTF-8\"");
             headers.append(header::WWW_AUTHENTICATE, basic);
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
             // Official clients would upload everything again, and again.

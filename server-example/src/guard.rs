@@ -1,5 +1,5 @@
 //! What every request passes before its body is read: an id, the key, where it comes from, how long it
-//! says it is.
+//! says it is. The body itself may only take so long.
 
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::{Instrument, info, info_span};
 
-use crate::App;
 use crate::error::ApiError;
+use crate::{App, slow};
 
 /// Paths that need no key: what a supervisor asks.
 const OPEN: [&str; 2] = ["/health", "/ready"];
@@ -64,7 +64,14 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let span = info_span!("request", %id, %method, %route);
     let mut response = match refusal(&app, &request) {
         Some(error) => error.into_response(),
-        None => next.run(request).instrument(span.clone()).await,
+        None => {
+            let (request, given_up) = slow::bounded(request, app.config.bounds.body_pause);
+            let response = next.run(request).instrument(span.clone()).await;
+            match given_up.get() {
+                true => ApiError::too_slow().into_response(),
+                false => response,
+            }
+        }
     };
     let status = response.status();
     let seconds = start.elapsed().as_secs_f64();

@@ -1,6 +1,8 @@
 //! A small HTTP server over tagbrush: tags and edits pictures.
 //!
 //! ```text
+//! accept     connections: what heads of requests may take
+//! slow       what bodies may take
 //! guard      ids, key, origin, length: before anything is read
 //! tagger     /tagger/v1/...                 handlers: parse, ask the engine, answer
 //! edits      /v1/images/edits               both dialects into one description of an edit
@@ -11,6 +13,7 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+mod accept;
 mod base64url;
 pub mod config;
 pub mod edits;
@@ -21,6 +24,7 @@ mod ids;
 pub mod jobs;
 mod openapi;
 mod pages;
+mod slow;
 mod tagger;
 mod webhook;
 
@@ -36,7 +40,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use config::Config;
 use engine::editing::EditQueue;
@@ -114,7 +117,6 @@ impl App {
             .fallback(pages::no_such_page)
             .method_not_allowed_fallback(pages::no_such_method)
             .layer(DefaultBodyLimit::max(self.config.bounds.body))
-            .layer(RequestBodyTimeoutLayer::new(self.config.bounds.body_pause))
             .layer(CompressionLayer::new().compress_when(text))
             .layer(CatchPanicLayer::custom(pages::panicked))
             .layer(from_fn_with_state(self.clone(), guard::guard))
@@ -146,15 +148,15 @@ pub async fn serve(
     app: App,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = app.router();
-    let (stopping, mut is_stopping) = tokio::sync::watch::channel(false);
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let (stopping, is_stopping) = tokio::sync::oneshot::channel();
+    let head = app.config.bounds.head;
+    let mut server = tokio::spawn(accept::connections(listener, app.router(), head, async move {
         stop.await;
-        stopping.send(true).ok();
-    });
-    let mut server = tokio::spawn(server.into_future());
+        stopping.send(()).ok();
+    }));
     let ended = tokio::select! {
-        () = async { drop(is_stopping.wait_for(|stopping| *stopping).await) } => None,
+        // Also when the sender is gone: then the server broke down, and says so below.
+        _ = is_stopping => None,
         ended = &mut server => Some(ended),
     };
     // Also when no connection is open: jobs run without one.
@@ -170,5 +172,5 @@ pub async fn serve(
             }
         },
     };
-    ended.map_err(std::io::Error::other)?
+    ended.map_err(std::io::Error::other)
 }

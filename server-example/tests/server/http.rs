@@ -1,16 +1,12 @@
-//! The server as such: keys, health, pages, limits, real connections.
+//! The server as such: keys, health, pages, wrong paths.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use serde_json::Value;
-use tokio::net::TcpListener;
 
-use crate::common::{FakeModels, Form, Server, base64, form};
+use crate::common::{FakeModels, Server, base64, form};
 
 fn get(path: &str) -> axum::http::request::Builder {
     Request::get(path)
@@ -201,96 +197,6 @@ async fn wrong_paths_and_methods_have_errors_in_the_same_form() {
     ] {
         server.get(path).await.code(404);
     }
-}
-
-/// A server on a port of this machine.
-async fn listening(
-    server: &Server,
-) -> (
-    std::net::SocketAddr,
-    tokio::sync::oneshot::Sender<()>,
-    tokio::task::JoinHandle<std::io::Result<()>>,
-) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let serving = server_example::serve(listener, server.app.clone(), async move {
-        stopped.await.ok();
-    });
-    (address, stop, tokio::spawn(serving))
-}
-
-/// Sends bytes and reads until the server closes.
-async fn exchange(address: SocketAddr, bytes: String) -> String {
-    let exchange = move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream.write_all(bytes.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok();
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    tokio::task::spawn_blocking(exchange).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_body_that_says_it_is_too_long_is_not_read() {
-    let (server, _) = Server::new(&[("MAX_BODY_MB", "1")]).await;
-    let (address, _stop, _) = listening(&server).await;
-    let head = "POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-        Content-Type: multipart/form-data; boundary=a\r\nContent-Length: 99999999999\r\n\r\n";
-    let answer = exchange(address, head.to_owned()).await;
-    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    assert!(answer.contains("request_too_large"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_body_that_stops_coming_is_given_up() {
-    let (server, _) = Server::new(&[("BODY_TIMEOUT_S", "1")]).await;
-    let (address, _stop, _) = listening(&server).await;
-    let head = "POST /tagger/v1/interrogate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-        Content-Length: 1000\r\n\r\n{\"image\"";
-    let answer = exchange(address, head.to_owned()).await;
-    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_client_that_hangs_up_frees_the_model() {
-    let (server, fake) = Server::new(&[]).await;
-    let (address, _stop, _) = listening(&server).await;
-    fake.hold();
-    let body = form().body();
-    let mut stream = TcpStream::connect(address).unwrap();
-    let head = format!(
-        "POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
-        Form::content_type(),
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
-    fake.until_held().await;
-    drop(stream);
-    fake.until(|fake| fake.cancelled.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
-    fake.release();
-    server.edit(form()).await.ok();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_stop_lets_running_work_end() {
-    let (server, fake) = Server::new(&[]).await;
-    let (address, stop, serving) = listening(&server).await;
-    fake.hold();
-    let server = Arc::new(server);
-    let own = Arc::clone(&server);
-    let running = tokio::spawn(async move { own.edit(form()).await });
-    fake.until_held().await;
-    stop.send(()).unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!serving.is_finished(), "it waits for the edit");
-    fake.release();
-    let body: Value = running.await.unwrap().ok();
-    assert_eq!(body["data"].as_array().unwrap().len(), 1);
-    tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap().unwrap().unwrap();
-    assert!(TcpStream::connect(address).is_err(), "nobody listens");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! The server in process: every endpoint, with fast models and with the library's own.
+//! The server, in process and as a program: every endpoint, with fast models and with the library's own.
 
 mod common;
+mod connections;
 mod edits;
 mod http;
 mod jobs;
