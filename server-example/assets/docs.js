@@ -21,11 +21,18 @@ const typeOf = (schema) => {
   return schema.type === "array" ? `list of ${typeOf(schema.items)}` : schema.type || "";
 };
 
+// What stands between backticks is code.
+const written = (tag, text) => {
+  const element = make(tag);
+  element.append(...(text || "").split("`").map((part, i) => (i % 2 ? make("code", part) : part)));
+  return element;
+};
+
+// Rows of a name, sometimes a type, and a text.
 const fieldTable = (rows) => {
   const table = make("table");
-  for (const [name, type, text] of rows) {
-    const row = table.insertRow();
-    row.append(make("td", name, "name"), make("td", type), make("td", text || ""));
+  for (const [name, ...rest] of rows) {
+    table.insertRow().append(make("td", name, "name"), ...rest.map((text) => written("td", text)));
   }
   return table;
 };
@@ -38,7 +45,7 @@ const show = (api) => {
       const section = make("section");
       const title = make("h2");
       title.append(make("span", method.toUpperCase(), "method"), ` ${path}`);
-      section.append(title, make("p", operation.summary || operation.description || ""));
+      section.append(title, written("p", operation.summary || operation.description));
       const parameters = (operation.parameters || []).map((p) => [p.name, typeOf(p.schema), p.description]);
       if (parameters.length) section.append(make("h3", "Parameters"), fieldTable(parameters));
       for (const [kind, content] of Object.entries((operation.requestBody || {}).content || {})) {
@@ -48,7 +55,7 @@ const show = (api) => {
         ]);
         section.append(make("h3", `Body: ${kind}`), fieldTable(rows));
       }
-      const answers = Object.entries(operation.responses || {}).map(([status, r]) => [status, "", r.description]);
+      const answers = Object.entries(operation.responses || {}).map(([status, r]) => [status, r.description]);
       section.append(make("h3", "Answers"), fieldTable(answers));
       main.append(section);
     }

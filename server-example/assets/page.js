@@ -27,22 +27,36 @@ const update = () => {
   $("cancel-button").hidden = job === null;
 };
 
+const noPicture = (file) => {
+  const before = $("picture-error").textContent;
+  $("picture-error").textContent = `${before}${before && " "}${file.name} is not a picture.`;
+};
+
 const add = (files) => {
+  if (files.length) $("picture-error").textContent = "";
   for (const file of files) {
-    if (!file.type.startsWith("image/")) continue;
+    if (!file.type.startsWith("image/")) {
+      noPicture(file);
+      continue;
+    }
     const picture = { file, url: URL.createObjectURL(file) };
     pictures.push(picture);
     const item = make("li");
     const image = make("img");
     image.src = picture.url;
     image.alt = file.name;
-    const remove = make("button", "×");
-    remove.title = `Remove ${file.name}`;
-    remove.addEventListener("click", () => {
+    const drop = () => {
       pictures.splice(pictures.indexOf(picture), 1);
       item.remove();
       update();
+    };
+    image.addEventListener("error", () => {
+      drop();
+      noPicture(file);
     });
+    const remove = make("button", "×");
+    remove.title = remove.ariaLabel = `Remove ${file.name}`;
+    remove.addEventListener("click", drop);
     item.append(image, remove);
     $("pictures").append(item);
   }
@@ -56,6 +70,9 @@ const toBase64 = (file) => new Promise((resolve, reject) => {
   reader.readAsDataURL(file);
 });
 
+// Underscores are spaces in words, and eyes' neighbours in faces such as `>_<`.
+const spoken = (name) => (/\p{L}{2}/u.test(name) ? name.replaceAll("_", " ") : name);
+
 const bars = (title, scores, most) => {
   const group = make("div", undefined, "bars");
   const sorted = Object.entries(scores).sort((a, b) => b[1] - a[1]);
@@ -65,7 +82,7 @@ const bars = (title, scores, most) => {
     const meter = make("meter");
     meter.max = 1;
     meter.value = score;
-    row.append(make("span", name.replaceAll("_", " "), "name"), meter, make("span", score.toFixed(2), "score"));
+    row.append(make("span", spoken(name), "name"), meter, make("span", score.toFixed(2), "score"));
     group.append(row);
   }
   return group;
@@ -87,9 +104,12 @@ $("tag-form").addEventListener("submit", async (event) => {
       const image = make("img");
       image.src = shown[i].url;
       image.alt = shown[i].file.name;
-      card.append(image);
-      if (failed.has(i)) card.append(make("p", failed.get(i), "error"));
-      card.append(bars("Rating", caption.ratings, 4), bars("Characters", caption.characters, 10), bars("Tags", caption.tags, 40));
+      const figure = make("figure");
+      figure.append(image, make("figcaption", image.alt));
+      const found = make("div");
+      if (failed.has(i)) found.append(make("p", failed.get(i), "error"));
+      card.append(figure, found);
+      found.append(bars("Rating", caption.ratings, 4), bars("Characters", caption.characters, 10), bars("Tags", caption.tags, 40));
       return card;
     }));
   } catch (error) {
@@ -140,7 +160,7 @@ const showResults = (task, before) => {
 
 $("edit-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  $("edit-error").textContent = "";
+  $("edit-error").textContent = $("edit-note").textContent = "";
   const shown = [...pictures];
   const form = new FormData();
   form.append("prompt", $("prompt").value);
@@ -152,12 +172,13 @@ $("edit-form").addEventListener("submit", async (event) => {
   try {
     const accepted = await ask("/v1/images/edits", { method: "POST", body: form });
     job = accepted.task_id;
-    $("preview").hidden = true;
+    [$("preview").hidden, $("bar").value, $("progress-text").textContent] = [true, 0, "waiting"];
     $("progress").hidden = false;
     update();
     const task = await follow(job);
     if (task.task_status === "finished") showResults(task, shown);
     else if (task.task_status === "failed") throw new Error(task.message);
+    else $("edit-note").textContent = "Cancelled.";
   } catch (error) {
     $("edit-error").textContent = error.message;
   }
