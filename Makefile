@@ -8,9 +8,9 @@ TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV = $(TARGET)/python
 RAY = $(TARGET)/ray
 
-.PHONY: test check unit docs lean demo serve goldens test-python test-ray wheel test-node
+.PHONY: test check unit docs lean demo serve goldens test-python test-ray wheel test-node test-page
 
-test: check lean docs unit test-python test-node
+test: check lean docs unit test-python test-node test-page
 	@echo "all checks passed"
 
 # Formatting and lints.
@@ -73,6 +73,16 @@ test-node:
 	$(CARGO) build --release --workspace --all-targets
 	cd bindings-node && $(NODE) scripts/build.mjs --library $(TARGET)/release
 	cd bindings-node && $(NODE) scripts/test.mjs $(TARGET)/node
+
+# The example server's page in a real browser, which npm brings along for Linux on x86-64; CHROME names another one. With
+# SCREENSHOTS=folder, pictures of the page are written there.
+test-page:
+	@command -v npm > /dev/null && $(NODE) -e 'const [a, b] = process.versions.node.split("."); process.exit(a * 100 + +b < 2011 ? 1 : 0)' || \
+		{ echo "the tests of the page need Node 20.11 or later with npm"; exit 1; }
+	$(CARGO) build --release --workspace --all-targets
+	cd server-example/tests/page && npm ci --silent --ignore-scripts --no-audit --no-fund
+	cd server-example/tests/page && $(if $(SCREENSHOTS),SCREENSHOTS=$(abspath $(SCREENSHOTS))) \
+		SERVER=$(TARGET)/release/server-example $(NODE) --test page.test.mjs
 
 # The example server on http://127.0.0.1:8000.
 serve:
