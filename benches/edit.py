@@ -13,13 +13,13 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import tempfile
 
 import numpy as np
 
 import edit_models
+from machine import machine
 from process import Process
 
 ROOT = edit_models.ROOT
@@ -103,11 +103,6 @@ def compare(folder, precision, size, memory, arguments):
         flush=True,
     )
     return run
-
-
-def machine():
-    model = [line for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    return {"cpu": model[0].split(":")[1].strip() if model else platform.processor(), "cores": os.cpu_count()}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,191 @@
+"""Kills the example server at random moments while it works on jobs, and checks that nothing is lost, done twice or half-written.
+
+A server on the demo models gets jobs of random lengths, is killed, and started again in the same folder. After each kill, with
+no server running: every job whose acceptance was answered is in the database once, what was finished before is as it was, and
+every picture that has its final name is whole. At the end all jobs end; each picture of a finished one must be what an edit of the
+same description gives that nobody interrupts. Jobs that were running at three kills are given up, as documented, and counted.
+
+    cargo build --release -p server-example && python benches/server_kill.py [--kills 50] [--seed 1]
+"""
+
+import argparse
+import asyncio
+import base64
+import collections
+import json
+import random
+import shutil
+import sqlite3
+import struct
+import tempfile
+import time
+import urllib.parse
+import zlib
+from pathlib import Path
+
+from server import ROOT, Client, Server, edit_request
+
+SAMPLES = [(ROOT / f"core/demo/edit/samples/{name}.png").read_bytes() for name in ("circle", "square", "triangle")]
+PROMPTS = ["make the background blue", "make it greyscale", "remove the circle"]
+
+
+def described(random_):
+    """A job: which picture, and the fields of its form. Short ones and long ones."""
+    fields = {"prompt": random_.choice(PROMPTS), "seed": random_.randrange(1000), "n": random_.randint(1, 3)}
+    return random_.randrange(len(SAMPLES)), fields | {"num_inference_steps": random_.choice([2, 20, 100, 400])}
+
+
+def check_png(path):
+    """Signature, every chunk's checksum, and the end."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n", f"{path} is no picture"
+    at, kind = 8, b""
+    while at < len(data):
+        (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 8 + length
+        assert struct.unpack(">I", data[end : end + 4])[0] == zlib.crc32(data[at + 4 : end]), f"{path} is damaged"
+        at = end + 4
+    assert kind == b"IEND", f"{path} is cut off"
+
+
+def pictures(folder):
+    return {path.relative_to(folder / "outputs").as_posix(): path for path in (folder / "outputs").glob("*/*.png")}
+
+
+def rows(folder):
+    """The database as the kill left it. A copy is read: reading it in place would tidy it up."""
+    with tempfile.TemporaryDirectory() as copy:
+        for path in (folder / "outputs").glob("db.sqlite3*"):
+            shutil.copy(path, copy)
+        database = sqlite3.connect(Path(copy) / "db.sqlite3")
+        database.row_factory = sqlite3.Row
+        found = [dict(row) for row in database.execute("SELECT * FROM tasks")]
+        database.close()
+    return found
+
+
+class Story:
+    """What the clients know: jobs that were accepted, and how those ended that did."""
+
+    def __init__(self, folder):
+        self.folder, self.accepted, self.ended = folder, {}, {}
+
+    def check(self):
+        found = rows(self.folder)
+        counts = collections.Counter(row["task_id"] for row in found)
+        assert all(counts[id_] == 1 for id_ in self.accepted), f"{[id_ for id_ in self.accepted if counts[id_] != 1]} lost or doubled"
+        made = pictures(self.folder)
+        for path in made.values():
+            check_png(path)
+        for row in found:
+            end = {name: row[name] for name in ("task_status", "finish_mills", "result", "message")}
+            if row["task_id"] in self.ended:
+                assert end == self.ended[row["task_id"]], f"{row} ended another time"
+            if row["finish_mills"] is None:
+                continue
+            self.ended[row["task_id"]] = end
+            assert row["task_status"] in ("finished", "failed"), row
+            for path in json.loads(row["result"]):
+                assert path in made, f"{path} of a finished job is not there"
+            if row["task_status"] == "failed":
+                assert "3 times" in row["message"], row
+        return found
+
+
+async def live(server, story, random_, seconds):
+    """Sends jobs and reads lists until the server is killed."""
+    client = Client(server.port)
+
+    async def send():
+        while True:
+            await asyncio.sleep(random_.uniform(0, 0.4))
+            picture, fields = described(random_)
+            status, _, body = await client.ask(*edit_request(SAMPLES[picture], **fields, async_process="true"))
+            assert status in (200, 429, 503), body
+            if status == 200:
+                story.accepted[json.loads(body)["task_id"]] = (picture, fields)
+
+    async def read():
+        while True:
+            await asyncio.sleep(0.05)
+            lists = await client.json("GET", "/tasks?page_size=1000")
+            listed = collections.Counter(task["task_id"] for tasks in lists.values() for task in tasks)
+            assert all(number == 1 for number in listed.values()), "a job is in two lists"
+
+    async def kill():
+        await asyncio.sleep(seconds)
+        server.kill()
+
+    async def until_gone(work):
+        while True:
+            try:
+                await work()
+            except (OSError, EOFError):
+                if server.process.poll() is not None:
+                    return
+                await asyncio.sleep(0.02)
+
+    await asyncio.gather(until_gone(send), until_gone(send), until_gone(read), kill())
+
+
+async def finish(server, story):
+    """Lets all jobs end, and makes each finished one again."""
+    client = Client(server.port)
+    until = time.monotonic() + 300
+    while True:
+        open_jobs = await client.json("GET", "/tasks?query=pending&page_size=1000")
+        current = await client.json("GET", "/tasks?query=current")
+        if not open_jobs["pending"] and not current["current"]:
+            break
+        assert time.monotonic() < until, f"jobs do not end: {open_jobs}"
+        await asyncio.sleep(0.1)
+    for id_, (picture, fields) in story.accepted.items():
+        task = await client.json("GET", f"/tasks/{id_}")
+        if task["task_status"] != "finished":
+            continue
+        alone = await client.json(*edit_request(SAMPLES[picture], **fields))
+        assert len(task["result"]) == len(alone["data"]) == fields["n"]
+        for link, data in zip(task["result"], alone["data"]):
+            status, _, made = await client.ask("GET", urllib.parse.urlparse(link).path)
+            assert status == 200 and made == base64.b64decode(data["b64_json"]), f"{link} is another picture than without a kill"
+    client.close()
+
+
+async def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    arguments = parser.parse_args()
+    random_ = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        server, story = Server(folder, EDIT_QUEUE=64), Story(folder)
+        running = parts = 0
+        for _ in range(arguments.kills):
+            server.start()
+            await live(server, story, random_, random_.uniform(0.05, 1.5))
+            if not (folder / "outputs/db.sqlite3").exists():
+                continue  # Killed before it had begun.
+            found = story.check()
+            running += any(row["attempts"] and row["finish_mills"] is None for row in found)
+            parts += any("part-" in path.name for path in (folder / "outputs").glob("*/*"))
+        server.start().until_ready()
+        await finish(server, story)
+        server.stop()
+        found = story.check()
+        assert all(row["finish_mills"] for row in found)
+        results = [path for row in found for path in json.loads(row["result"])]
+        assert sorted(results) == sorted(pictures(folder)), "pictures that belong to no job, or to two"
+        left = [path for path in (folder / "outputs").glob("*/*") if path.suffix != ".png"] + list((folder / "inputs").glob("*.part-*"))
+        assert not left, f"{left} left behind"
+        states = collections.Counter(row["task_status"] for row in found)
+        again = sum(row["attempts"] > 1 for row in found)
+        print(
+            f"{arguments.kills} kills (seed {arguments.seed}), {running} of them while jobs ran and {parts} within a picture: "
+            f"{len(story.accepted)} jobs accepted and answered, {len(found) - len(story.accepted)} more whose answer the kill cut off, "
+            f"{dict(states)}, {again} begun more than once, {len(results)} pictures, all whole and as without a kill"
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
