@@ -339,5 +339,52 @@ mod tests {
         lock(&store.0).pragma_update(None, "user_version", 99).unwrap();
         drop(store);
         assert!(Store::open(&path).err().unwrap().contains("99"));
+        let inside = path.with_file_name("folder");
+        std::fs::create_dir(&inside).unwrap();
+        assert!(Store::open(&inside).err().unwrap().contains("cannot open"));
+    }
+
+    #[test]
+    fn what_a_broken_log_beside_the_database_says_is_ignored() {
+        let (folder, store) = store();
+        store.insert("a", "{}", 1, "").unwrap();
+        drop(store);
+        let path = folder.path().join("db.sqlite3");
+        std::fs::write(folder.path().join("db.sqlite3-wal"), [7; 5000]).unwrap();
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.open_jobs().unwrap().len(), 1);
+        store.insert("b", "{}", 2, "").unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_changes_no_order() {
+        let (_folder, store) = store();
+        for (id, now) in [("a", 5000), ("b", 1000), ("c", 3000)] {
+            store.insert(id, "{}", now, "").unwrap();
+        }
+        let ids: Vec<_> = store.open_jobs().unwrap().into_iter().map(|r| r.task_id).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        store.begin("a", 4000).unwrap();
+        assert!(store.finish("a", "finished", &[], None, 900).unwrap());
+        assert_eq!(store.history(Range::default(), 0, 9).unwrap()[0].task_id, "a");
+    }
+
+    #[test]
+    fn a_page_of_a_long_history_comes_quickly() {
+        let (_folder, store) = store();
+        let many =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+            INSERT INTO tasks (task_id, req_params, in_queue_mills, finish_mills, task_status)
+            SELECT 't' || i, '{}', i, i, 'finished' FROM n";
+        lock(&store.0).execute(many, []).unwrap();
+        for page in [0, 5000] {
+            let times = (0..5).map(|_| {
+                let start = std::time::Instant::now();
+                assert_eq!(store.history(Range::default(), page, 10).unwrap().len(), 10);
+                start.elapsed()
+            });
+            // The best of them: others may have been held up.
+            assert!(times.min().unwrap() < Duration::from_millis(50));
+        }
     }
 }

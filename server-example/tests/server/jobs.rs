@@ -79,6 +79,8 @@ async fn a_job_has_the_documented_forms_on_its_way() {
         let answer = server.get(path).await;
         assert_eq!(answer.headers["content-type"], "image/png");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        let policy = answer.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
         assert_eq!(Image::decode(&answer.body).unwrap().width(), 32);
     }
 }

@@ -3,6 +3,8 @@
 mod common;
 mod connections;
 mod edits;
+mod faults;
 mod http;
 mod jobs;
+mod process;
 mod tagger;
