@@ -104,7 +104,7 @@ impl Latest {
         drop(news);
         let previews = previews.into_values().map(|preview| {
             let (width, height) = (preview.width, preview.height);
-            let image = tagbrush::Image::from_rgb8(width, height, preview.pixels)?;
+            let image = tagbrush::Image::from_rgb8(width, height, &*preview.pixels)?;
             let [output, step, steps] =
                 [preview.output, preview.step, preview.steps].map(|number| number as u32);
             Ok(Preview { output, step, steps, image: Image::new(image) })

@@ -217,7 +217,7 @@ fn tell<T>(events: &Sender<Event<T>>, pace: Pace, event: impl FnOnce(Option<Hand
 
 fn to_python(py: Python<'_>, preview: &tagbrush::Preview) -> PyResult<Py<Preview>> {
     let (width, height) = (preview.width, preview.height);
-    let image = tagbrush::Image::from_rgb8(width, height, preview.pixels.clone());
+    let image = tagbrush::Image::from_rgb8(width, height, &*preview.pixels);
     let image = Py::new(py, Image(image.map_err(|e| raised(py, &e))?))?;
     Py::new(py, Preview { output: preview.output, step: preview.step, steps: preview.steps, image })
 }

@@ -1,6 +1,7 @@
 //! Machinery for batches, generic over what is in them: how many fit, in which order, how one
 //! failure stays one failure.
 
+mod heap;
 mod plan;
 mod stream;
 

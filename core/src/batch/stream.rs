@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::heap::keep_freed_memory;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -46,6 +47,7 @@ impl<S: Stage, I: Iterator<Item = S::Input>> Stream<S, I> {
         control: Control,
         total: Option<usize>,
     ) -> Self {
+        keep_freed_memory();
         let (pending, ready) = (VecDeque::new(), VecDeque::new());
         Self { stage, inputs, batch: batch.max(1), control, total, done: 0, pending, ready }
     }

@@ -45,7 +45,7 @@ pub(super) struct Batch {
 }
 
 /// A decoded picture over white.
-type Pixels = (Size, Arc<[u8]>);
+type Pixels = (Size, Arc<Vec<u8>>);
 
 impl Batch {
     /// `number` is that of the first request, for error messages.

@@ -35,7 +35,8 @@ pub struct Image {
     width: u32,
     height: u32,
     has_alpha: bool,
-    pixels: Arc<[u8]>,
+    /// A `Vec` behind it and not a slice: decoders give one, which a slice would be a copy of.
+    pixels: Arc<Vec<u8>>,
 }
 
 impl Image {
@@ -81,7 +82,7 @@ impl Image {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the number of bytes does not fit or a
     /// side is zero.
-    pub fn from_rgb8(width: u32, height: u32, pixels: impl Into<Arc<[u8]>>) -> Result<Self> {
+    pub fn from_rgb8(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self> {
         Self::from_pixels(width, height, false, pixels.into())
     }
 
@@ -89,11 +90,11 @@ impl Image {
     ///
     /// # Errors
     /// As [`from_rgb8`](Self::from_rgb8).
-    pub fn from_rgba8(width: u32, height: u32, pixels: impl Into<Arc<[u8]>>) -> Result<Self> {
+    pub fn from_rgba8(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self> {
         Self::from_pixels(width, height, true, pixels.into())
     }
 
-    fn from_pixels(width: u32, height: u32, has_alpha: bool, pixels: Arc<[u8]>) -> Result<Self> {
+    fn from_pixels(width: u32, height: u32, has_alpha: bool, pixels: Vec<u8>) -> Result<Self> {
         let channels = if has_alpha { 4 } else { 3 };
         let expected = u64::from(width) * u64::from(height) * channels;
         if expected == 0 || pixels.len() as u64 != expected {
@@ -103,7 +104,7 @@ impl Image {
             ))
             .with("field", "pixels"));
         }
-        Ok(Self { width, height, has_alpha, pixels })
+        Ok(Self { width, height, has_alpha, pixels: Arc::new(pixels) })
     }
 
     /// The same picture as RGB if no pixel is transparent.
@@ -137,7 +138,7 @@ impl Image {
     /// The pixels as RGB, with transparent ones laid over `background`.
     ///
     /// Equals Pillow's `alpha_composite` on an opaque picture of that colour.
-    pub(crate) fn to_rgb8_over(&self, background: [u8; 3]) -> Arc<[u8]> {
+    pub(crate) fn to_rgb8_over(&self, background: [u8; 3]) -> Arc<Vec<u8>> {
         if !self.has_alpha {
             return self.pixels.clone();
         }
@@ -146,13 +147,11 @@ impl Image {
             0 => below,
             alpha => composite(above, below, alpha),
         };
-        self.pixels
-            .chunks_exact(4)
-            .flat_map(|pixel| {
-                let alpha = pixel[3];
-                [0, 1, 2].map(|i| over((background[i], pixel[i]), alpha))
-            })
-            .collect()
+        let rgb = self.pixels.chunks_exact(4).flat_map(|pixel| {
+            let alpha = pixel[3];
+            [0, 1, 2].map(|i| over((background[i], pixel[i]), alpha))
+        });
+        Arc::new(rgb.collect())
     }
 }
 

@@ -93,7 +93,8 @@ impl State {
             return None;
         }
         self.partials[preview.output] += 1;
-        let image = Image::from_rgb8(preview.width, preview.height, preview.pixels.clone()).ok()?;
+        let image =
+            Image::from_rgb8(preview.width, preview.height, &*preview.pixels.clone()).ok()?;
         let bytes = image.encode(self.format).ok()?;
         let size = format!("{}x{}", preview.width, preview.height);
         let kind = "image_edit.partial_image";

@@ -239,7 +239,7 @@ pub(crate) fn view(record: &Record, live: Option<&Live>, base: &str) -> Value {
         }
     } else if let (Some(stage), Some(live)) = (stage, live) {
         let preview = stage.preview.and_then(|preview| {
-            let image = Image::from_rgb8(preview.width, preview.height, preview.pixels).ok()?;
+            let image = Image::from_rgb8(preview.width, preview.height, &*preview.pixels).ok()?;
             Some(base64url::encode(&image.encode(ImageFormat::Png).ok()?))
         });
         view["start_mills"] = json!(live.start_mills.load(Ordering::SeqCst));

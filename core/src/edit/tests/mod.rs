@@ -340,8 +340,7 @@ fn previews_come_for_every_step_and_become_the_output() {
         assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
         for preview in of_output {
             assert_eq!((preview.width * 8, preview.height * 8), (image.width(), image.height()));
-            let pixels = Arc::clone(&preview.pixels);
-            Image::from_rgb8(preview.width, preview.height, pixels).unwrap();
+            Image::from_rgb8(preview.width, preview.height, &*preview.pixels).unwrap();
         }
     }
 }

@@ -48,7 +48,7 @@ impl Weights {
         let (weight, bias) = (weight.contiguous()?, bias.to_dtype(DType::F32)?.contiguous()?);
         let (held, bias) = (Held::new(&weight), Held::new(&bias));
         let format = host::format(weight.dtype());
-        let packed = cpu::Packed::new(host::isa()?, format, held.values()?, k, bias.floats()?);
+        let packed = cpu::Packed::new(host::isa()?, format, held.values()?, k, bias.floats()?)?;
         Ok(Self(Kind::Packed(packed)))
     }
 }

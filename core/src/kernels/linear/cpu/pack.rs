@@ -1,13 +1,14 @@
 //! Packing: weights once, at load; rows for every product, normalised on the way.
 
 use std::cell::RefCell;
+use std::io;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Call;
 use crate::kernels::cpu::{
-    Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, Product, Simd, Values, run_product,
+    Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, Pages, Product, Simd, Values, run_product,
 };
 
 /// Lines of a panel of rows that are multiplied in one go: with longer rows, a part of the depth is
@@ -22,7 +23,7 @@ pub(crate) struct Packed {
     pub(super) k: usize,
     pub(super) geometry: Geometry,
     /// Panels of columns, one behind the other.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Pages,
     /// Padded to whole panels.
     pub(super) bias: Vec<f32>,
 }
@@ -61,23 +62,26 @@ impl Product for Measure {
 
 impl Packed {
     /// Packs row-major weights of `k` inputs, as many rows as `bias` has values.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
     pub(crate) fn new(
         isa: Isa,
         format: Format,
         weight: Values<'_>,
         k: usize,
         bias: &[f32],
-    ) -> Self {
+    ) -> io::Result<Self> {
         let n = bias.len();
         assert_eq!(weight.len(), n * k, "values of the weights");
         let geometry = run_product(isa, format, Measure(k));
         let mut padded = bias.to_vec();
         padded.resize(n.next_multiple_of(geometry.cols), 0.0);
-        let mut lines = vec![Line::ZERO; padded.len() / geometry.cols * geometry.right_lines];
+        let mut lines = Pages::zeroed(padded.len() / geometry.cols * geometry.right_lines)?;
         lines.par_chunks_mut(geometry.right_lines.max(1)).enumerate().for_each(|(panel, lines)| {
             run_product(isa, format, Pack { weight, n, k, panel, lines });
         });
-        Self { isa, format, n, k, geometry, lines, bias: padded }
+        Ok(Self { isa, format, n, k, geometry, lines, bias: padded })
     }
 
     /// Bytes that a value takes: some engines widen or split what is stored.
