@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import collections
 import json
 import os
 import pathlib
@@ -14,6 +15,8 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = os.environ.get("SERVER", ROOT / "target/release/server-example")
+# Seconds after which a connection is not used again: the server closes those that rest for 30.
+RESTS = 10
 BOUNDARY = "a-boundary-that-no-picture-has"
 
 
@@ -61,6 +64,12 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def __enter__(self):
+        return self.start().until_ready()
+
+    def __exit__(self, kind, *_):
+        self.kill() if kind else self.stop()
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(60)
@@ -71,11 +80,13 @@ class Client:
     """Requests to a server, over as many connections as there are requests at once."""
 
     def __init__(self, port):
-        self.port, self.idle = port, []
+        self.port, self.idle = port, collections.deque()
 
     async def ask(self, method, path, body=b"", content_type="application/json"):
         """Status, headers and body; `OSError` or `EOFError` when the server is gone."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        while self.idle and time.monotonic() - self.idle[0][2] > RESTS:
+            self.idle.popleft()[1].close()
+        reader, writer, _ = self.idle.pop() if self.idle else (*await asyncio.open_connection("127.0.0.1", self.port), 0)
         try:
             head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
@@ -88,7 +99,7 @@ class Client:
         if headers.get("connection") == "close":
             writer.close()
         else:
-            self.idle.append((reader, writer))
+            self.idle.append((reader, writer, time.monotonic()))
         return int(lines[0].split()[1]), headers, answer
 
     async def json(self, method, path, *body):
@@ -98,7 +109,7 @@ class Client:
         return json.loads(answer)
 
     def close(self):
-        for _, writer in self.idle:
+        for _, writer, _ in self.idle:
             writer.close()
         self.idle.clear()
 

@@ -105,11 +105,9 @@ async def merging(arguments):
     rates = {name: [] for name in ways}
     for round_ in range(arguments.rounds):
         for name, (clients, settings) in ways.items():
-            with tempfile.TemporaryDirectory() as folder:
-                server = Server(folder, **settings).start().until_ready()
+            with tempfile.TemporaryDirectory() as folder, Server(folder, **settings) as server:
                 await closed_loop(server, TAG, clients, 1)
                 rates[name].append(round(await closed_loop(server, TAG, clients, arguments.closed), 1))
-                server.stop()
     middle = {name: statistics.median(values) for name, values in rates.items()}
     gains = {name: round(middle["merged"] / middle[name], 2) for name in ("batches_of_one", "one_client")}
     print(f"tags per second: {rates}; merged is {gains['batches_of_one']} times batches of one, {gains['one_client']} times one client", flush=True)
@@ -118,8 +116,7 @@ async def merging(arguments):
 
 async def overload(arguments, request, capacity, same_as):
     """Twice the capacity, which is measured unless it is known."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(folder).start().until_ready()
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server:
         client = Client(server.port)
         alone = same_as(await client.json(*request))
         client.close()
@@ -127,15 +124,13 @@ async def overload(arguments, request, capacity, same_as):
             capacity = await closed_loop(server, request, 16, arguments.closed)
             print(f"edits per second with 16 clients: {capacity:.1f}", flush=True)
         run = await open_loop(server, request, 2 * capacity, arguments.seconds, lambda body: same_as(body) == alone)
-        server.stop()
     return {"capacity_per_second": round(capacity, 1)} | run
 
 
 async def many_jobs(arguments):
     """Memory while a lot of small jobs come and go, of which some always wait."""
     request = edit_request(CIRCLE, prompt="make the background blue", num_inference_steps=1, async_process="true")
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(folder).start().until_ready()
+    with tempfile.TemporaryDirectory() as folder, Server(folder) as server:
         client, accepted, memory, start = Client(server.port), 0, [], time.monotonic()
         while accepted < arguments.jobs:
             status, _, body = await client.ask(*request)
@@ -151,7 +146,6 @@ async def many_jobs(arguments):
             await asyncio.sleep(0.05)
         took = time.monotonic() - start
         client.close()
-        server.stop()
     print(f"{accepted} jobs in {took:.0f} s, resident MB after each eighth: {memory}", flush=True)
     return {"jobs": accepted, "seconds": round(took, 1), "resident_mb": memory}
 

@@ -102,6 +102,7 @@ pub(crate) async fn interrogate_batch(
 
 async fn batch(app: &App, body: std::result::Result<Bytes, BytesRejection>) -> ApiResult<Captions> {
     let body = read_body(app, body)?;
+    app.tags.check_room()?;
     let bounds = app.config.bounds.clone();
     // Megabytes of text are parsed off the threads that answer everybody.
     let parsed = tokio::task::spawn_blocking(move || {
@@ -196,6 +197,7 @@ pub(crate) async fn interrogate(
 
 async fn one(app: &App, body: std::result::Result<Bytes, BytesRejection>) -> ApiResult<OneCaption> {
     let body = read_body(app, body)?;
+    app.tags.check_room()?;
     let request: OneRequest<'_> = parse(&body)?;
     for (name, value) in [("queue", &request.queue), ("name_in_queue", &request.name_in_queue)] {
         if !value.is_empty() {

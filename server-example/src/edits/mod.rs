@@ -120,6 +120,7 @@ pub(crate) async fn edit(State(app): State<App>, request: Request) -> ApiResult<
     let mode = mode.map(str::to_owned);
     let fields = Fields::read(&app, request).await?;
     let (spec, images, delivery) = EditSpec::read(fields, mode.as_deref(), &*model, &app)?;
+    app.edits.check_room()?;
     let images = checked(&app, images).await?;
     let count = images.len();
     let mode = HeaderValue::from_static(if spec.is_reference { "reference" } else { "batch" });

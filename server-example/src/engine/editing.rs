@@ -168,6 +168,11 @@ impl EditQueue {
         lock(&self.0.model).clone().ok_or_else(|| ApiError::not_ready(None))
     }
 
+    /// Refuses what would not be queued, before its pictures are read.
+    pub fn check_room(&self) -> ApiResult<()> {
+        Self::room(&mut lock(&self.0.waiting), self.0.most_waiting)
+    }
+
     /// Queues a request, unless the queue is full.
     pub fn push(&self, edit: Edit) -> ApiResult<Handle> {
         self.add(edit, self.0.most_waiting)
@@ -187,17 +192,22 @@ impl EditQueue {
             if waiting.is_closed {
                 return Err(ApiError::stopping());
             }
-            drop_gone(&mut waiting);
-            if waiting.works.len() >= most {
-                metrics::counter!("queue_refusals_total", "queue" => "edit").increment(1);
-                return Err(ApiError::queue_full());
-            }
+            Self::room(&mut waiting, most)?;
             let (leave, queued) = (Arc::clone(&leave), Instant::now());
             waiting.works.push_back(Work { edit, stage, outputs, leave, queued });
             metrics::gauge!("queue_length", "queue" => "edit").set(waiting.works.len() as f64);
         }
         self.0.changed.notify_one();
         Ok(Handle { stage: stage_of, outputs: outputs_of, leave })
+    }
+
+    fn room(waiting: &mut Waiting, most: usize) -> ApiResult<()> {
+        drop_gone(waiting);
+        if waiting.works.len() >= most {
+            metrics::counter!("queue_refusals_total", "queue" => "edit").increment(1);
+            return Err(ApiError::queue_full());
+        }
+        Ok(())
     }
 
     /// Drops what waits and lets the thread end after its run.

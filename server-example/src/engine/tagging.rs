@@ -84,6 +84,16 @@ impl TagQueue {
         self.0.models.tagger_key(model)
     }
 
+    /// Refuses what would not be queued, before its pictures are read: too many requests must cost
+    /// those little that wait.
+    pub fn check_room(&self) -> ApiResult<()> {
+        let images = lock(&self.0.waiting).images;
+        match images > 0 && images >= self.0.most_waiting {
+            true => Err(refused()),
+            false => Ok(()),
+        }
+    }
+
     /// Tags pictures; dropping the future drops what is still waiting.
     pub async fn tag(
         &self,
@@ -99,8 +109,7 @@ impl TagQueue {
             }
             // A request larger than the queue is taken when nothing else waits.
             if waiting.images > 0 && waiting.images + images.len() > self.0.most_waiting {
-                metrics::counter!("queue_refusals_total", "queue" => "tag").increment(1);
-                return Err(ApiError::queue_full());
+                return Err(refused());
             }
             waiting.images += images.len();
             metrics::gauge!("queue_length", "queue" => "tag").set(waiting.images as f64);
@@ -140,6 +149,11 @@ struct Taken {
     work: usize,
     place: usize,
     input: Input,
+}
+
+fn refused() -> ApiError {
+    metrics::counter!("queue_refusals_total", "queue" => "tag").increment(1);
+    ApiError::queue_full()
 }
 
 fn run(shared: &Shared) {

@@ -288,6 +288,7 @@ async fn a_full_queue_refuses_with_a_time_to_wait() {
     assert_eq!(refused.code(429), "queue_full");
     assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
     assert!(refused.headers.contains_key("retry-after"));
+    server.edit(form().file("images", b"no picture, which nobody has seen")).await.code(429);
     // A place that its client gave up is free at once.
     waiting.abort();
     assert!(waiting.await.is_err());

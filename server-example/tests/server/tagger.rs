@@ -181,6 +181,8 @@ async fn a_full_queue_refuses_and_keeps_what_it_has() {
     let refused = server.post(BATCH, &batch(&[png(3)], 0.1)).await;
     assert_eq!(refused.code(429), "queue_full");
     assert!(refused.headers.contains_key("retry-after"));
+    // Before anything is done for it: nobody has seen that this is no picture.
+    server.post(BATCH, &json!({"images": ["%"], "model": "demo"})).await.code(429);
     fake.release();
     running.await.unwrap().ok();
     for answer in waiting {
