@@ -85,6 +85,7 @@ mod options;
 mod pixels;
 mod schedule;
 mod tagger;
+mod tokens;
 mod weights;
 
 pub use control::{Control, Preview, Progress};

@@ -7,7 +7,6 @@
 
 #[cfg(test)]
 mod tests;
-mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,6 +14,7 @@ use std::ops::Range;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::tokens::{bpe, qwen};
 use crate::weights::ModelDir;
 
 /// The chat up to the user's turn. The models know it by heart, so it is kept to the letter.
@@ -99,14 +99,14 @@ impl PromptEncoder {
             }
         }
         for folder in FOLDERS.into_iter().rev() {
-            if vocabulary::FILES.iter().all(|file| dir.has(&format!("{folder}/{file}"))) {
-                let read = vocabulary::read(dir, folder)?;
-                let file = dir.origin(&format!("{folder}/{}", vocabulary::FILES[0]));
+            if bpe::FILES.iter().all(|file| dir.has(&format!("{folder}/{file}"))) {
+                let read = qwen::read(dir, folder)?;
+                let file = dir.origin(&format!("{folder}/{}", bpe::FILES[0]));
                 return Self::new(read).map_err(|error| error.with("file", file));
             }
         }
         let [newer, older] = FOLDERS;
-        let files = vocabulary::FILES.join("` and `");
+        let files = bpe::FILES.join("` and `");
         Err(Error::new(
             ErrorKind::ModelNotFound,
             format!("the folder has no `{newer}/tokenizer.json`, and no `{files}` in `{older}`"),
@@ -117,7 +117,7 @@ impl PromptEncoder {
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self> {
         let unreadable =
             |message: String| Error::model_invalid(format!("cannot read the tokenizer: {message}"));
-        vocabulary::check_json(bytes)?;
+        bpe::check_json(bytes)?;
         let tokenizer =
             Tokenizer::from_bytes(bytes).map_err(|e| unreadable(e.to_string()).caused_by(e))?;
         Self::new(tokenizer)
