@@ -76,6 +76,8 @@ mod folder;
 pub mod fuzzing;
 #[cfg(all(test, not(feature = "fuzzing")))]
 mod fuzzing;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+mod generate;
 mod hub;
 mod kernels;
 mod limits;

@@ -124,6 +124,11 @@ impl ClipTextModel {
         })
     }
 
+    /// Most tokens of a prompt.
+    pub(crate) fn positions(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
     /// The states of prompts behind all layers but the last `skipped`, and the vectors of the prompts.
     /// All prompts have one length.
     ///

@@ -1,0 +1,3 @@
+//! Pictures out of prompts.
+
+pub(crate) mod prompt;
