@@ -1,10 +1,13 @@
 //! THE denoising loop, for every pipeline that starts from noise, and the planner of its batches.
 
 mod denoise;
+mod flow;
 mod guidance;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use denoise::{Branch, Denoiser, Evaluation, Sample, Step, denoise};
+pub(crate) use denoise::{Branch, Denoiser, Evaluation, Question, Sample, Sampler, Step, denoise};
+pub(crate) use flow::FlowEuler;
+pub(crate) use guidance::keeping_length;
 pub(crate) use plan::runs;

@@ -27,7 +27,7 @@ impl Small {
 }
 
 impl Denoiser for Small {
-    fn velocities(&self, evaluations: &[Evaluation<'_>]) -> candle_core::Result<Vec<Tensor>> {
+    fn answers(&self, evaluations: &[Evaluation<'_>]) -> candle_core::Result<Vec<Tensor>> {
         self.passes.borrow_mut().push(evaluations.len());
         if evaluations.len() > self.most {
             candle_core::bail!("out of memory");
@@ -41,9 +41,19 @@ impl Denoiser for Small {
                 Branch::Negative => -0.25,
             };
             let factor = if Some(e.sample) == self.infinite { f64::INFINITY } else { factor };
-            (e.latents * factor)? + e.step as f64
+            (e.question.latents * factor)? + e.question.step as f64
         };
         evaluations.iter().map(answer).collect()
+    }
+
+    fn guide(
+        &self,
+        _: &Evaluation<'_>,
+        positive: &Tensor,
+        negative: &Tensor,
+        scale: f32,
+    ) -> candle_core::Result<Tensor> {
+        keeping_length(positive, negative, scale)
     }
 }
 
@@ -53,12 +63,12 @@ fn samples(guidance: &[Option<f32>]) -> Vec<Sample> {
     guidance
         .iter()
         .enumerate()
-        .map(|(i, guidance)| Sample {
-            latents: Tensor::arange(1f32 + i as f32, 7f32 + i as f32, &Device::Cpu)
+        .map(|(i, guidance)| {
+            let noise = Tensor::arange(1f32 + i as f32, 7f32 + i as f32, &Device::Cpu)
                 .and_then(|values| values.reshape((3, 2)))
-                .unwrap(),
-            schedule: Arc::clone(&schedule),
-            guidance: *guidance,
+                .unwrap();
+            let sampler = FlowEuler::new(noise, Arc::clone(&schedule), Rounding::Exact);
+            Sample { sampler: Box::new(sampler), guidance: *guidance }
         })
         .collect()
 }
@@ -66,13 +76,13 @@ fn samples(guidance: &[Option<f32>]) -> Vec<Sample> {
 fn run(network: &Small, guidance: &[Option<f32>]) -> Vec<Result<Vec<f32>, ErrorKind>> {
     let mut samples = samples(guidance);
     let control = Control::new();
-    let answers = denoise(network, &mut samples, Rounding::Exact, &control, &mut |_| {});
+    let answers = denoise(network, &mut samples, &control, &mut |_| {});
     answers
         .into_iter()
         .zip(samples)
         .map(|(answer, sample)| {
             answer.map_err(|error| error.kind())?;
-            Ok(sample.latents.flatten_all().unwrap().to_vec1().unwrap())
+            Ok(sample.sampler.latents().flatten_all().unwrap().to_vec1().unwrap())
         })
         .collect()
 }
@@ -116,7 +126,7 @@ fn a_cancel_stops_all_that_is_left() {
     let control = Control::new();
     let mut steps = 0;
     let inner = control.clone();
-    let answers = denoise(&Small::new(9), &mut samples, Rounding::Exact, &control, &mut |step| {
+    let answers = denoise(&Small::new(9), &mut samples, &control, &mut |step| {
         steps += 1;
         assert_eq!(step.estimate().unwrap().dims(), [3, 2]);
         if step.step == 2 {
@@ -133,7 +143,7 @@ fn a_cancel_stops_all_that_is_left() {
 fn guidance_keeps_the_length_of_every_token() {
     let tensor = |values: [f32; 4]| Tensor::from_slice(&values, (2, 2), &Device::Cpu).unwrap();
     let (positive, negative) = (tensor([3.0, 4.0, 1.0, 0.0]), tensor([3.0, 0.0, 0.0, 1.0]));
-    let found = guidance::guide(&positive, &negative, 2.0).unwrap().to_vec2::<f32>().unwrap();
+    let found = keeping_length(&positive, &negative, 2.0).unwrap().to_vec2::<f32>().unwrap();
     // Twice the way from the negative one: (3, 8) and (2, -1), scaled to lengths 5 and 1.
     let expected =
         [[3.0, 8.0].map(|x| x * 5.0 / 73f32.sqrt()), [2.0, -1.0].map(|x| x / 5f32.sqrt())];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use crate::control::Control;
-use crate::diffusion::{Branch, Denoiser, Evaluation};
+use crate::diffusion::{Branch, Denoiser, Evaluation, keeping_length};
 use crate::models::qwen_image::{
     Grid, Layout, Modulation, QwenImageTransformer, Sample, TransformerConfig,
 };
@@ -92,17 +92,17 @@ impl<'a> EditDenoiser<'a> {
 }
 
 impl Denoiser for EditDenoiser<'_> {
-    fn velocities(&self, evaluations: &[Evaluation<'_>]) -> Result<Vec<Tensor>> {
+    fn answers(&self, evaluations: &[Evaluation<'_>]) -> Result<Vec<Tensor>> {
         let Some(first) = evaluations.first() else { return Ok(Vec::new()) };
-        let layout = self.layout(evaluations, first.latents)?;
+        let layout = self.layout(evaluations, first.question.latents)?;
         let (mut image, mut text, mut modulations) = (Vec::new(), Vec::new(), Vec::new());
         for evaluation in evaluations {
             let (condition, times) = &self.inputs[evaluation.sample];
-            image.push(evaluation.latents);
+            image.push(evaluation.question.latents);
             image.extend(condition.references.iter().map(|(latents, _)| latents));
             text.push(condition.text(evaluation.branch));
-            let Some(modulation) = times.get(evaluation.step) else {
-                candle_core::bail!("no modulation for step {}", evaluation.step)
+            let Some(modulation) = times.get(evaluation.question.step) else {
+                candle_core::bail!("no modulation for step {}", evaluation.question.step)
             };
             modulations.push(modulation);
         }
@@ -110,10 +110,19 @@ impl Denoiser for EditDenoiser<'_> {
         let all = self.network.forward(&image, &text, &layout, &modulations, self.control)?;
         let mut start = 0;
         let parts = evaluations.iter().map(|evaluation| {
-            let rows = evaluation.latents.dims()[0];
+            let rows = evaluation.question.latents.dims()[0];
             start += rows;
             all.narrow(0, start - rows, rows)
         });
         parts.collect()
+    }
+    fn guide(
+        &self,
+        _: &Evaluation<'_>,
+        positive: &Tensor,
+        negative: &Tensor,
+        scale: f32,
+    ) -> Result<Tensor> {
+        keeping_length(positive, negative, scale)
     }
 }

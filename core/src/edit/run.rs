@@ -17,7 +17,7 @@ use super::room::Room;
 use super::{Edited, Model};
 use crate::control::{Control, Preview};
 use crate::device::{Precision, classify};
-use crate::diffusion::{Sample, Step, denoise, runs};
+use crate::diffusion::{FlowEuler, Sample, Step, denoise, runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::qwen_image::{Grid, Modulation, pack, unpack};
 use crate::pixels::Image;
@@ -243,17 +243,18 @@ impl Run<'_> {
         for Output { seed, condition, .. } in outputs {
             let (schedule, modulations) = &times[&condition.target.tokens()];
             let noise = model.noise(*seed, condition.target);
+            let noise = noise.map_err(|e| classify(e, "cannot lay out noise"))?;
             let guidance = self.resolved.recipe.true_cfg_scale;
+            let sampler = FlowEuler::new(noise, Arc::clone(schedule), self.rounding());
             samples.push(Sample {
-                latents: noise.map_err(|e| classify(e, "cannot lay out noise"))?,
-                schedule: Arc::clone(schedule),
+                sampler: Box::new(sampler),
                 guidance: condition.negative.is_some().then_some(guidance),
             });
             inputs.push((*condition, Arc::clone(modulations)));
         }
         let config = &model.transformer_config;
         let denoiser = EditDenoiser::new(&network, config, inputs, self.control);
-        let (rounding, control, n) = (self.rounding(), self.control, self.options.n);
+        let (control, n) = (self.control, self.options.n);
         let steps = self.resolved.recipe.steps;
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
         let mut watch = |step: &Step<'_>| {
@@ -276,11 +277,11 @@ impl Run<'_> {
                 });
             }
         };
-        let answers = denoise(&denoiser, &mut samples, rounding, control, &mut watch);
+        let answers = denoise(&denoiser, &mut samples, control, &mut watch);
         Ok(samples
             .into_iter()
             .zip(answers)
-            .map(|(sample, answer)| answer.map(|()| sample.latents))
+            .map(|(sample, answer)| answer.map(|()| sample.sampler.latents().clone()))
             .collect())
     }
 }
