@@ -10,12 +10,14 @@ use super::super::activation::{Activation, cpu::apply_to};
 use super::super::cpu::{Isa, Kernel, Simd, Sink, Values, run};
 use super::super::host;
 
-/// One call: `activation(norm(x))`.
+/// One call: `activation(norm(x + shift))`.
 pub(super) struct Call<'a> {
     /// Rows of the weight's length, those of an entry behind each other.
     pub(super) x: Values<'a>,
     /// How many entries there are.
     pub(super) entries: usize,
+    /// A row for each entry.
+    pub(super) shift: Option<&'a [f32]>,
     pub(super) weight: &'a [f32],
     pub(super) bias: &'a [f32],
     pub(super) groups: usize,
@@ -34,6 +36,7 @@ impl Call<'_> {
         }
         assert!(self.bias.len() == channels && self.out.len() == self.x.len());
         assert!(self.x.len().is_multiple_of(self.entries * channels));
+        assert!(self.shift.is_none_or(|shift| shift.len() == self.entries * channels));
         let rows = self.x.len() / channels / self.entries;
         let each = host::rows_per_task(rows, channels);
         let tasks = |entry: usize| {
@@ -44,10 +47,13 @@ impl Call<'_> {
         for entry in 0..self.entries {
             let tasks: Vec<Range<usize>> = tasks(entry).collect();
             let count = (rows * channels / self.groups) as f64;
+            // What is taken from the values of each channel; the shift is added by taking less.
             let mut mean = vec![0f32; channels];
+            self.unshift(entry, &mut mean);
             let sums = self.sums(isa, &tasks, &mean, false);
             let means: Vec<f64> = self.joined(&sums).map(|sum| sum / count).collect();
             self.spread(&mut mean, |group| means[group] as f32);
+            self.unshift(entry, &mut mean);
             let squares = self.sums(isa, &tasks, &mean, true);
             let scales: Vec<f64> = self
                 .joined(&squares)
@@ -78,6 +84,13 @@ impl Call<'_> {
             let channels = group * each..(group + 1) * each;
             sums.iter().flat_map(|sums| &sums[channels.clone()]).map(|sum| f64::from(*sum)).sum()
         })
+    }
+
+    /// Takes the shift of an entry from what is taken from its values.
+    fn unshift(&self, entry: usize, mean: &mut [f32]) {
+        let Some(shift) = self.shift else { return };
+        let shift = &shift[entry * mean.len()..][..mean.len()];
+        mean.iter_mut().zip(shift).for_each(|(mean, shift)| *mean -= shift);
     }
 
     /// Gives each channel what its group has.

@@ -3,8 +3,8 @@
 //!
 //! The channels are cut into `groups` of neighbours. Of each batch entry, every group is brought to
 //! mean 0 and variance 1 over all its channels and all positions (biased variance, `eps` inside the
-//! root). Sums are taken in two passes, the second over what is left without the mean. An activation
-//! may follow.
+//! root). Sums are taken in two passes, the second over what is left without the mean. Before it, a shift
+//! `(b, c)` may be added at all positions of an entry; an activation may follow.
 
 mod cpu;
 mod reference;
@@ -40,17 +40,28 @@ impl Weights {
     }
 }
 
-/// Normalises every batch entry of `x` and applies `activation`.
-pub(crate) fn forward(x: &Tensor, weights: &Weights, activation: Activation) -> Result<Tensor> {
+/// Normalises every batch entry of `x + shift` and applies `activation`.
+pub(crate) fn forward(
+    x: &Tensor,
+    shift: Option<&Tensor>,
+    weights: &Weights,
+    activation: Activation,
+) -> Result<Tensor> {
     let channels = weights.weight.elem_count();
     if x.rank() < 2 || x.dims().last() != Some(&channels) {
         candle_core::bail!("a norm of {channels} channels of {:?}", x.dims());
     }
+    if let Some(shift) = shift
+        && shift.dims() != [x.dims()[0], channels]
+    {
+        candle_core::bail!("a norm of {:?} shifted by {:?}", x.dims(), shift.dims());
+    }
     if !host::takes(x) {
-        return activation.forward(&reference::forward(x, weights)?);
+        return activation.forward(&reference::forward(x, shift, weights)?);
     }
     let x = x.contiguous()?;
-    let held = Held::new(&x);
+    let shift = shift.map(|shift| shift.to_dtype(DType::F32)?.contiguous()).transpose()?;
+    let (held, shift) = (Held::new(&x), shift.as_ref().map(Held::new));
     let (weight, bias) = (Held::new(&weights.weight), Held::new(&weights.bias));
     // SAFETY: the implementation writes every row.
     unsafe {
@@ -58,6 +69,7 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, activation: Activation) -> 
             let call = cpu::Call {
                 x: held.values()?,
                 entries: x.dims()[0],
+                shift: shift.as_ref().map(Held::floats).transpose()?,
                 weight: weight.floats()?,
                 bias: bias.floats()?,
                 groups: weights.groups,

@@ -25,16 +25,16 @@ fn agrees_with_the_reference_over_odd_shapes() {
             // Not around 0: squares must not cancel.
             let x = ((values(shape, 1) * 3.0).unwrap() + 5.0).unwrap();
             let weights = weights(*shape.last().unwrap(), groups);
-            let expected = reference::forward(&x, &weights).unwrap();
+            let shift = values(&[shape[0], *shape.last().unwrap()], 7);
             let what = format!("{isa:?} {shape:?} {groups}");
-            for activation in [PLAIN, Activation::Silu] {
-                let found = forward(&x, &weights, activation).unwrap();
-                let expected = activation.forward(&expected).unwrap();
-                assert_close(&found, &expected, 2e-5, &what);
+            for (activation, shift) in [(PLAIN, None), (Activation::Silu, Some(&shift))] {
+                let found = forward(&x, shift, &weights, activation).unwrap();
+                let expected = reference::forward(&x, shift, &weights).unwrap();
+                assert_close(&found, &activation.forward(&expected).unwrap(), 2e-5, &what);
             }
             let low = x.to_dtype(DType::BF16).unwrap();
-            let found = rounded(&forward(&low, &weights, PLAIN).unwrap());
-            let expected = reference::forward(&rounded(&low), &weights).unwrap();
+            let found = rounded(&forward(&low, None, &weights, PLAIN).unwrap());
+            let expected = reference::forward(&rounded(&low), None, &weights).unwrap();
             assert_close(&found, &expected, 2e-2, &what);
         }
     });
@@ -42,21 +42,23 @@ fn agrees_with_the_reference_over_odd_shapes() {
 
 #[test]
 fn entries_do_not_see_each_other() {
-    let x = values(&[3, 50, 24], 5);
-    let all = forward(&x, &weights(24, 8), Activation::Silu).unwrap();
+    let (x, shift) = (values(&[3, 50, 24], 5), values(&[3, 24], 6));
+    let all = forward(&x, Some(&shift), &weights(24, 8), Activation::Silu).unwrap();
     for i in 0..3 {
-        let alone =
-            forward(&x.narrow(0, i, 1).unwrap(), &weights(24, 8), Activation::Silu).unwrap();
-        assert_close(&alone, &all.narrow(0, i, 1).unwrap(), 0.0, "alone");
+        let [x, shift, all] = [&x, &shift, &all].map(|x| x.narrow(0, i, 1).unwrap());
+        let alone = forward(&x, Some(&shift), &weights(24, 8), Activation::Silu).unwrap();
+        assert_close(&alone, &all, 0.0, "alone");
     }
 }
 
 #[test]
 fn takes_strided_input_and_refuses_other_widths() {
     let x = values(&[2, 6, 9], 4).transpose(1, 2).unwrap();
-    let found = forward(&x, &weights(6, 3), PLAIN).unwrap();
-    assert_close(&found, &reference::forward(&x, &weights(6, 3)).unwrap(), 3e-6, "strided");
-    assert!(forward(&x, &weights(5, 1), PLAIN).is_err());
+    let found = forward(&x, None, &weights(6, 3), PLAIN).unwrap();
+    assert_close(&found, &reference::forward(&x, None, &weights(6, 3)).unwrap(), 3e-6, "strided");
+    assert!(forward(&x, None, &weights(5, 1), PLAIN).is_err());
+    let shift = values(&[1, 6], 1);
+    assert!(forward(&x, Some(&shift), &weights(6, 3), PLAIN).is_err());
     assert!(Weights::new(&values(&[6], 1), &values(&[6], 1), 4, 0.1).is_err());
     assert!(Weights::new(&values(&[6], 1), &values(&[6], 1), 0, 0.1).is_err());
     assert!(Weights::new(&values(&[5], 1), &values(&[4], 1), 1, 0.1).is_err());
