@@ -226,7 +226,7 @@ impl Layer {
         Ok(Self {
             norm1: Norm::load(&scope.at("layer_norm1"), width, norm)?,
             attention: SelfAttention {
-                qkv: Linear::load_joined(&layers, width, width)?,
+                qkv: Linear::load_joined(&layers, width, width, true)?,
                 heads,
                 options: attention::Options { scale, causal: true, ..Default::default() },
                 norm: None,

@@ -58,6 +58,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Fails if there is another value than this one; numbers may have a point.
+    pub(crate) fn only(&self, key: &str, supported: &Value) -> Result<()> {
+        match self.get(key) {
+            Some(value)
+                if value != supported
+                    && value.as_f64().zip(supported.as_f64()).is_none_or(|(a, b)| a != b) =>
+            {
+                Err(self.unsupported(key, supported))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A number from 1 to `most`.
     pub(crate) fn size(&self, key: &str, default: usize, most: usize) -> Result<usize> {
         let Some(value) = self.get(key) else { return Ok(default) };
@@ -75,6 +88,35 @@ impl<'a> Fields<'a> {
             .as_f64()
             .filter(|value| value.is_normal() && *value > 0.0)
             .ok_or_else(|| self.invalid(key, "a positive number"))
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.invalid(key, "true or false")),
+        }
+    }
+
+    /// One number from 0 to `most` for each of `stages`, which the file gives once if all are alike.
+    pub(crate) fn per_stage(
+        &self,
+        key: &str,
+        default: usize,
+        most: usize,
+        stages: usize,
+    ) -> Result<Vec<usize>> {
+        let number =
+            |value: &Value| usize::try_from(value.as_u64()?).ok().filter(|number| *number <= most);
+        let numbers = match self.get(key) {
+            None => Some(vec![default; stages]),
+            Some(Value::Array(values)) => values.iter().map(number).collect(),
+            Some(value) => number(value).map(|number| vec![number; stages]),
+        };
+        numbers
+            .filter(|numbers| numbers.len() == stages)
+            .ok_or_else(|| self.invalid(key, format!("a number up to {most}, or {stages} of them")))
     }
 
     /// A list of whole numbers.

@@ -35,14 +35,24 @@ impl Linear {
         Self::scaled(&weight, &bias, gamma)
     }
 
-    /// Several layers of one input as one, `n` outputs of each behind each other, all with a bias.
-    pub(crate) fn load_joined(layers: &[Scope], k: usize, n: usize) -> error::Result<Self> {
+    /// Several layers of one input as one, `n` outputs of each behind each other, all with a bias
+    /// unless `has_bias` is false.
+    pub(crate) fn load_joined(
+        layers: &[Scope],
+        k: usize,
+        n: usize,
+        has_bias: bool,
+    ) -> error::Result<Self> {
         let joined = |part: &dyn Fn(&Scope) -> error::Result<Tensor>| {
             let parts = layers.iter().map(part).collect::<error::Result<Vec<_>>>()?;
             Tensor::cat(&parts, 0).map_err(|e| classify(e, "cannot join linear layers"))
         };
         let weight = joined(&|scope| scope.get((n, k), "weight"))?;
-        Self::new(&weight, &joined(&|scope| scope.get_f32(n, "bias"))?)
+        let bias = match has_bias {
+            true => joined(&|scope| scope.get_f32(n, "bias"))?,
+            false => joined(&|scope| zeros(scope, n))?,
+        };
+        Self::new(&weight, &bias)
     }
 
     /// From tensors of shapes `(n, k)` and `(n)`.

@@ -1,8 +1,10 @@
-//! The feed-forward layers of transformer blocks, under timm's tensor names.
+//! The feed-forward layers of transformer blocks, under timm's tensor names unless
+//! something else is said.
 
 use candle_core::{D, Result, Tensor};
 
 use super::{Linear, Norm, NormOptions};
+use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
 use crate::weights::Scope;
@@ -70,6 +72,24 @@ impl Mlp {
             options.norm.map(|norm| Norm::load(&scope.at("norm"), hidden, norm)).transpose()?;
         let out = Linear::load_scaled(&scope.at("fc2"), hidden, width, bias, gamma)?;
         Ok(Self { hidden: layer, norm, out })
+    }
+
+    /// GEGLU (Shazeer, arXiv 2002.05202) under diffusers' names: one packed layer, values first, of
+    /// which the GELU of the gate is a factor. It is taken apart here, so that the product is part of
+    /// the gate's layer.
+    pub(crate) fn load_geglu(scope: &Scope, width: usize, hidden: usize) -> error::Result<Self> {
+        let layer = scope.at("net.0.proj");
+        let weight = layer.get((2 * hidden, width), "weight")?;
+        let bias = layer.get_f32(2 * hidden, "bias")?;
+        let half = |start: usize| {
+            let rows = |tensor: &Tensor| tensor.narrow(0, start, hidden);
+            let parts = rows(&weight).and_then(|weight| Ok((weight, rows(&bias)?)));
+            let (weight, bias) = parts.map_err(|e| classify(e, "cannot take a layer apart"))?;
+            Linear::new(&weight, &bias)
+        };
+        let (values, gate) = (half(0)?, half(hidden)?.then(Activation::GeluErf));
+        let out = Linear::load(&scope.at("net.2"), hidden, width, true)?;
+        Ok(Self { hidden: Hidden::Split { gate, values }, norm: None, out })
     }
 
     /// Of `before(x)`, added to `onto`.

@@ -6,7 +6,7 @@ use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
 use crate::kernels::group_norm;
-use crate::nn::{Conv2d, Window};
+use crate::nn::{Conv2d, Linear, Window};
 use crate::weights::Scope;
 
 /// A window of three by three pixels that keeps the picture's size.
@@ -31,6 +31,11 @@ pub(super) fn halving(scope: &Scope, c: usize) -> error::Result<Conv2d> {
     windowed(scope, c, c, HALVING)
 }
 
+/// Halves the sides, rounding up: zeros are added on all sides, as the denoising network does.
+pub(super) fn halving_around(scope: &Scope, c: usize) -> error::Result<Conv2d> {
+    windowed(scope, c, c, Window { stride: (2, 2), ..AROUND })
+}
+
 fn windowed(scope: &Scope, c: usize, n: usize, window: Window) -> error::Result<Conv2d> {
     let (rows, columns) = window.size;
     let weight = scope.get((n, c, rows, columns), "weight")?;
@@ -38,10 +43,10 @@ fn windowed(scope: &Scope, c: usize, n: usize, window: Window) -> error::Result<
 }
 
 /// Groups and `eps` of the norms of a network.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GroupNormOptions {
-    pub(super) groups: usize,
-    pub(super) eps: f64,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GroupNormOptions {
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
 }
 
 /// Group normalisation with its weight and bias.
@@ -61,43 +66,64 @@ impl GroupNorm {
 
     /// `(b, .., c)` to the same, with `activation` behind it.
     pub(super) fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        group_norm::forward(x, &self.0, activation)
+        group_norm::forward(x, None, &self.0, activation)
+    }
+
+    /// As [`forward`](Self::forward), of `x + shift`, `(b, c)` for all positions.
+    fn forward_shifted(
+        &self,
+        x: &Tensor,
+        shift: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        group_norm::forward(x, shift, &self.0, activation)
     }
 }
 
-/// Two convolutions with norms before them, around which the input goes.
+/// Two convolutions with norms before them, around which the input goes. In the denoising network the
+/// time of a step is added between them.
 pub(super) struct ResnetBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
+    time: Option<Linear>,
     norm2: GroupNorm,
     conv2: Conv2d,
     shortcut: Option<Conv2d>,
 }
 
 impl ResnetBlock {
+    /// From `c` to `n` channels; `time` is the width of the embedding of the time, if there is one.
     pub(super) fn load(
         scope: &Scope,
         c: usize,
         n: usize,
         norm: GroupNormOptions,
+        time: Option<usize>,
     ) -> error::Result<Self> {
+        let projection = |width| Linear::load(&scope.at("time_emb_proj"), width, n, true);
         Ok(Self {
             norm1: GroupNorm::load(&scope.at("norm1"), c, norm)?,
             conv1: conv(&scope.at("conv1"), c, n)?,
+            time: time.map(projection).transpose()?,
             norm2: GroupNorm::load(&scope.at("norm2"), n, norm)?,
             conv2: conv(&scope.at("conv2"), n, n)?,
             shortcut: (c != n).then(|| pixelwise(&scope.at("conv_shortcut"), c, n)).transpose()?,
         })
     }
 
-    /// Takes its input, which is let go of as soon as it was used.
-    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+    /// Takes its input, which is let go of as soon as it was used. `time` is `(b, width)`, activated.
+    pub(super) fn forward(&self, x: Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+        let shift = match (&self.time, time) {
+            (None, None) => None,
+            (Some(layer), Some(time)) => Some(layer.forward(time)?),
+            _ => candle_core::bail!("a residual block and its input differ about the time"),
+        };
         let y = self.conv1.forward(&self.norm1.forward(&x, Activation::Silu)?, None)?;
         let x = match &self.shortcut {
             Some(shortcut) => shortcut.forward(&x, None)?,
             None => x,
         };
-        let normed = self.norm2.forward(&y, Activation::Silu)?;
+        let normed = self.norm2.forward_shifted(&y, shift.as_ref(), Activation::Silu)?;
         drop(y);
         self.conv2.forward(&normed, Some(&x))
     }

@@ -8,7 +8,7 @@ use crate::weights::{SafeTensorsFile, Source, Weights};
 
 /// What answers may differ by from diffusers', as a part of its largest value: more where operands are
 /// split.
-fn tolerance() -> f32 {
+pub(super) fn tolerance() -> f32 {
     if crate::cpu_kernels().unwrap().contains("split") { 2e-4 } else { 1e-5 }
 }
 
@@ -34,7 +34,7 @@ fn golden(name: &str) -> Tensor {
 }
 
 /// The largest difference, as a part of the largest expected value.
-fn difference(found: &Tensor, expected: &Tensor) -> f32 {
+pub(super) fn difference(found: &Tensor, expected: &Tensor) -> f32 {
     assert_eq!(found.dims(), expected.dims());
     let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let (found, expected) = (values(found), values(expected));

@@ -56,22 +56,15 @@ impl AutoencoderConfig {
                 return Err(fields.unsupported(key, format!("{expected} everywhere")));
             }
         }
-        let flag = |key: &str| match fields.get(key) {
-            None => Ok(true),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(fields.invalid(key, "true or false")),
-        };
-        if !flag("mid_block_add_attention")? {
-            return Err(fields.unsupported("mid_block_add_attention", "true"));
-        }
+        fields.only("mid_block_add_attention", &Value::Bool(true))?;
         let config = Self {
             block_out_channels: fields.indexes("block_out_channels", &[64])?,
             layers_per_block: fields.size("layers_per_block", 1, MAX_DEPTH)?,
             latent_channels: fields.size("latent_channels", 4, MAX_CHANNELS)?,
             norm_num_groups: fields.size("norm_num_groups", 32, MAX_CHANNELS)?,
             scaling_factor: fields.positive("scaling_factor", 0.18215)?,
-            use_quant_conv: flag("use_quant_conv")?,
-            use_post_quant_conv: flag("use_post_quant_conv")?,
+            use_quant_conv: fields.flag("use_quant_conv", true)?,
+            use_post_quant_conv: fields.flag("use_post_quant_conv", true)?,
         };
         let (stages, groups) = (&config.block_out_channels, config.norm_num_groups);
         let fits = |c: &usize| (1..=MAX_CHANNELS).contains(c) && c.is_multiple_of(groups);
@@ -168,14 +161,14 @@ impl Stage {
     ) -> error::Result<Self> {
         let block = |i: usize| {
             let c = if i == 0 { c } else { n };
-            ResnetBlock::load(&scope.at("resnets").at(i), c, n, config.norm())
+            ResnetBlock::load(&scope.at("resnets").at(i), c, n, config.norm(), None)
         };
         Ok(Self { blocks: (0..blocks).map(block).collect::<error::Result<_>>()?, resample })
     }
 
     fn blocks(&self, mut x: Tensor) -> Result<Tensor> {
         for block in &self.blocks {
-            x = block.forward(x)?;
+            x = block.forward(x, None)?;
         }
         Ok(x)
     }
@@ -273,11 +266,12 @@ impl Middle {
     fn load(config: &AutoencoderConfig, scope: &Scope, c: usize) -> error::Result<Self> {
         let attention = scope.at("attentions.0");
         let layers = ["to_q", "to_k", "to_v"].map(|name| attention.at(name));
-        let block = |i: usize| ResnetBlock::load(&scope.at("resnets").at(i), c, c, config.norm());
+        let block =
+            |i: usize| ResnetBlock::load(&scope.at("resnets").at(i), c, c, config.norm(), None);
         Ok(Self {
             before: block(0)?,
             norm: GroupNorm::load(&attention.at("group_norm"), c, config.norm())?,
-            qkv: Linear::load_joined(&layers, c, c)?,
+            qkv: Linear::load_joined(&layers, c, c, true)?,
             options: attention::Options { scale: SelfAttention::scale(c, 1), ..Default::default() },
             proj: Linear::load(&attention.at("to_out.0"), c, c, true)?,
             after: block(1)?,
@@ -285,14 +279,14 @@ impl Middle {
     }
 
     fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let x = self.before.forward(x)?;
+        let x = self.before.forward(x, None)?;
         let (b, h, w, c) = x.dims4()?;
         let qkv = self.qkv.forward(&self.norm.forward(&x, Activation::Identity)?)?;
         let qkv = qkv.reshape((b, 1, h * w, 3 * c))?;
         let part = |i: usize| qkv.narrow(3, i * c, c);
         let y = attention::forward(&part(0)?, &part(1)?, &part(2)?, &self.options, None)?;
         let x = self.proj.forward_onto(&y.reshape((b, h, w, c))?, None, Some(&x))?;
-        self.after.forward(x)
+        self.after.forward(x, None)
     }
 }
 
