@@ -19,6 +19,8 @@ mod safetensors;
 pub(crate) mod saved_model;
 mod scaled;
 mod shards;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+mod single_file;
 #[cfg(test)]
 mod tests;
 mod wan;
@@ -32,5 +34,7 @@ pub(crate) use onnx::Imported;
 #[cfg(test)]
 pub(crate) use open::Opened;
 pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
+#[cfg_attr(not(test), expect(unused_imports, reason = "comes with generation"))]
+pub(crate) use single_file::{Component, SingleFile};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use {gguf::GgufFile, safetensors::SafeTensorsFile, scaled::Scaled};

@@ -56,7 +56,7 @@ pub(super) fn file(tensors: &[Stored], notes: &[(&str, &str)]) -> SafeTensorsFil
 }
 
 /// Asserts that two sources have the same tensors, to the bit.
-fn assert_same(found: &dyn Source, expected: &dyn Source) {
+pub(super) fn assert_same(found: &dyn Source, expected: &dyn Source) {
     assert_eq!(found.names(), expected.names());
     for name in expected.names() {
         assert_eq!(found.shape(&name), expected.shape(&name), "{name}");
