@@ -1,8 +1,21 @@
-//! What denoising starts from and how far each step goes: noise and sigmas, as pure functions.
+//! What denoising starts from and how far each step goes: noise, sigmas and samplers. No networks.
+//!
+//! Edit models are denoised by flow matching ([`Schedule`]). Stable Diffusion XL has a choice: a
+//! [`Scheduler`](scheduler::Scheduler) chooses sigmas, a [`Sampler`](sampler::Sampler) goes along
+//! them, and a [`Preconditioning`](preconditioning::Preconditioning) is around the network.
 
 mod config;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+mod discrete;
 mod flow_match;
+mod names;
 mod noise;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+mod preconditioning;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+mod sampler;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
+mod scheduler;
 #[cfg(test)]
 mod tests;
 
