@@ -3,6 +3,7 @@
 mod denoise;
 mod flow;
 mod guidance;
+mod picture;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -10,4 +11,5 @@ mod tests;
 pub(crate) use denoise::{Branch, Denoiser, Evaluation, Question, Sample, Sampler, Step, denoise};
 pub(crate) use flow::FlowEuler;
 pub(crate) use guidance::keeping_length;
+pub(crate) use picture::picture;
 pub(crate) use plan::runs;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,10 +16,9 @@ use super::room::Room;
 use super::{Edited, Model};
 use crate::control::{Control, Preview};
 use crate::device::{Precision, classify};
-use crate::diffusion::{FlowEuler, Sample, Step, denoise, runs};
+use crate::diffusion::{FlowEuler, Sample, Step, denoise, picture, runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::qwen_image::{Grid, Modulation, pack, unpack};
-use crate::pixels::Image;
 use crate::schedule::{Rounding, Schedule, TorchGenerator};
 
 /// Gives the result of an output, by its number.
@@ -65,7 +63,7 @@ pub(super) fn run(
     let resolved = options.resolve(&model.recipe, model.grid)?;
     let mut one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * resolved.recipe.steps;
-    let seed = options.seed.unwrap_or_else(drawn_seed);
+    let seed = options.seed.unwrap_or_else(TorchGenerator::drawn_seed);
     let mut run = Run {
         model,
         options,
@@ -83,11 +81,6 @@ pub(super) fn run(
         run.window(requests, i * window, deliver);
     }
     Ok(())
-}
-
-/// A seed that nobody knows; of 32 bits, which are all that the generator takes.
-fn drawn_seed() -> u64 {
-    RandomState::new().build_hasher().finish() >> 32
 }
 
 impl Run<'_> {
@@ -344,24 +337,7 @@ impl Edited {
     /// From values `(h, w, 3)` between -1 and 1, as diffusers brings them to 8 bits.
     fn new(values: &Tensor, output: &Output<'_>, keep_values: bool) -> Result<Self> {
         let Output { request, variant, seed, .. } = *output;
-        let failed = |e| classify(e, "cannot read a picture");
-        let (height, width, _) = values.dims3().map_err(failed)?;
-        let values: Vec<f32> = values
-            .flatten_all()
-            .and_then(|values| values.to_vec1::<f32>())
-            .map_err(failed)?
-            .into_iter()
-            .map(|value| (value / 2.0 + 0.5).clamp(0.0, 1.0))
-            .collect();
-        if values.iter().any(|value| value.is_nan()) {
-            return Err(Error::model_invalid(
-                "the autoencoder answers with values that are no numbers",
-            )
-            .with("request", request));
-        }
-        let pixels: Vec<u8> =
-            values.iter().map(|value| (value * 255.0).round_ties_even() as u8).collect();
-        let image = Image::from_rgb8(width as u32, height as u32, pixels)?;
+        let (image, values) = picture(values).map_err(|error| error.with("request", request))?;
         let values = keep_values.then(|| values.into());
         Ok(Self { image, values, request, variant, seed })
     }

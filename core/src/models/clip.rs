@@ -129,6 +129,12 @@ impl ClipTextModel {
         self.config.max_position_embeddings
     }
 
+    /// Values of a token's states, and of a prompt's vector.
+    pub(crate) fn widths(&self) -> (usize, usize) {
+        let width = self.config.hidden_size;
+        (width, self.config.projection_dim.unwrap_or(width))
+    }
+
     /// The states of prompts behind all layers but the last `skipped`, and the vectors of the prompts.
     /// All prompts have one length.
     ///

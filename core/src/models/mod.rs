@@ -13,14 +13,12 @@
 
 pub(crate) mod args;
 mod attention_pool;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 pub(crate) mod clip;
 pub(crate) mod convnext;
 pub(crate) mod eva;
 mod fields;
 pub(crate) mod qwen2_5_vl;
 pub(crate) mod qwen_image;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "comes with generation"))]
 pub(crate) mod sdxl;
 pub(crate) mod swin_v2;
 pub(crate) mod vit;

@@ -5,16 +5,12 @@
 //! them, and a [`Preconditioning`](preconditioning::Preconditioning) is around the network.
 
 mod config;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 mod discrete;
 mod flow_match;
 mod names;
 mod noise;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 mod preconditioning;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 mod sampler;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -22,3 +18,6 @@ mod tests;
 pub(crate) use config::FlowMatchEuler;
 pub(crate) use flow_match::{Rounding, Schedule};
 pub(crate) use noise::TorchGenerator;
+pub(crate) use preconditioning::{Preconditioning, Prediction};
+pub(crate) use sampler::{Noise, Sampler, SamplerKind};
+pub(crate) use scheduler::Scheduler;

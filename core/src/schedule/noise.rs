@@ -11,6 +11,8 @@
 //! polynomials of the Cephes library, with the products and sums that its compiler fused. On other
 //! machines torch itself differs in the last bit.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 /// Words of the state.
 const WORDS: usize = 624;
 /// How far apart the words are that are combined.
@@ -39,6 +41,11 @@ impl TorchGenerator {
             words[i] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
         Self { words, next: WORDS, second: None }
+    }
+
+    /// A seed that nobody knows; of 32 bits, which are all that the generator takes.
+    pub(crate) fn drawn_seed() -> u64 {
+        RandomState::new().build_hasher().finish() >> 32
     }
 
     /// `torch.randn(count)` in f32.

@@ -2,6 +2,5 @@
 //! models. What a model puts around a text is not here.
 
 pub(crate) mod bpe;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 pub(crate) mod clip;
 pub(crate) mod qwen;

@@ -19,7 +19,6 @@ mod safetensors;
 pub(crate) mod saved_model;
 mod scaled;
 mod shards;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 mod single_file;
 #[cfg(test)]
 mod tests;
@@ -34,7 +33,6 @@ pub(crate) use onnx::Imported;
 #[cfg(test)]
 pub(crate) use open::Opened;
 pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
-#[cfg_attr(not(test), expect(unused_imports, reason = "comes with generation"))]
 pub(crate) use single_file::{Component, SingleFile};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use {gguf::GgufFile, safetensors::SafeTensorsFile, scaled::Scaled};

@@ -44,8 +44,8 @@ PROMPTS = [
 
 PICTURES = [
     dict(prompt="a red cat", negative="bad", steps=4, cfg=7.0, sampler="euler", scheduler="normal", seed=3, size=(64, 64)),
-    dict(prompt="the sea", negative="", steps=10, cfg=3.5, sampler="dpmpp_2m", scheduler="karras", seed=4, size=(80, 56)),
-    dict(prompt="the sea", negative="", steps=28, cfg=1.0, sampler="euler", scheduler="normal", seed=7, size=(48, 96)),
+    dict(prompt="the sea", negative="", steps=10, cfg=3.5, sampler="dpmpp_2m", scheduler="karras", seed=4, size=(128, 64)),
+    dict(prompt="the sea", negative="", steps=28, cfg=1.0, sampler="euler", scheduler="normal", seed=7, size=(64, 128)),
     dict(prompt="a b c", negative="d", steps=20, cfg=5.0, sampler="dpmpp_2m", scheduler="karras", seed=2**32 - 1, size=(64, 64)),
 ]  # fmt: skip
 

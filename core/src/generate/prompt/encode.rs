@@ -80,6 +80,13 @@ impl TextEncoders {
         join().map_err(|e| classify(e, "cannot encode a prompt"))
     }
 
+    /// Values of a token's states, and of a prompt's vector.
+    pub(crate) fn widths(&self) -> (usize, usize) {
+        let small = self.small.as_ref().map_or(0, |small| small.widths().0);
+        let (large, vector) = self.large.widths();
+        (small + large, vector)
+    }
+
     /// Tokens of a chunk: what both encoders have places for.
     fn length(&self) -> usize {
         let small = self.small.as_ref().map_or(usize::MAX, ClipTextModel::positions);

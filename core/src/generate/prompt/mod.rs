@@ -6,4 +6,5 @@
 
 pub(crate) mod chunks;
 pub(crate) mod encode;
+pub(crate) mod lines;
 pub(crate) mod weights;

@@ -10,5 +10,5 @@ mod vae;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use unet::{Added, Prompt, UNet, UnetConfig};
+pub(crate) use unet::{Added, AddedConfig, Prompt, UNet, UnetConfig};
 pub(crate) use vae::{AutoencoderConfig, AutoencoderKl};

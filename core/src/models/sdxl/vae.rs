@@ -112,6 +112,11 @@ impl AutoencoderKl {
         })
     }
 
+    /// Channels of latents.
+    pub(crate) fn latent_channels(&self) -> usize {
+        self.config.latent_channels
+    }
+
     /// Pictures `(b, h, w, 3)` of values from -1 to 1 to latents `(b, h / 8, w / 8, z)` in `f32`: the
     /// mode of their distribution, times [`scaling_factor`](AutoencoderConfig::scaling_factor).
     ///

@@ -72,6 +72,11 @@ impl SingleFile {
         self.prefix(component).is_some()
     }
 
+    /// Whether the file has a tensor of this name, in whatever component.
+    pub(crate) fn has_tensor(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
     /// The tensors of a component, and no others.
     ///
     /// # Errors

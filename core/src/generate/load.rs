@@ -1,0 +1,124 @@
+//! From a model's files to networks that are ready to run.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use candle_core::DType;
+
+use super::parts::{PUBLISHED, Part, Parts, SIZES};
+use super::prompt::encode::TextEncoders;
+use super::{GeneratePipeline, Model};
+use crate::device::{Placement, Precision};
+use crate::error::{Error, Result, ResultExt};
+use crate::models::clip::{ClipTextConfig, ClipTextModel};
+use crate::models::sdxl::{AddedConfig, AutoencoderKl, UNet};
+use crate::options::LoadOptions;
+use crate::weights::{ModelDir, Source, Weights};
+
+/// A layer whose type is that of the file: small ones may be stored in more bits.
+const LARGE_LAYER: &str = "mid_block.resnets.0.conv1.weight";
+
+impl GeneratePipeline {
+    /// Loads a folder as diffusers publishes it, or a checkpoint of SDXL in one safetensors file.
+    ///
+    /// Left to us, a network that is stored in 32 bits runs in 32 bits, and everything else in bf16. The
+    /// autoencoder, whose errors would be seen, is in `f32` always.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound) if a file is missing,
+    /// [`ModelInvalid`](crate::ErrorKind::ModelInvalid) if files are damaged or do not fit each other,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it is a model of another kind or an option has no
+    /// meaning here.
+    pub(crate) fn load(model: &Path, options: &LoadOptions) -> Result<Self> {
+        let parts = match model.is_file() {
+            true => Parts::of_file(model, &PUBLISHED),
+            false => Parts::of_folder(&ModelDir::Disk(model.to_owned())),
+        };
+        parts.and_then(|parts| Self::new(parts, options)).context("model", model.display())
+    }
+
+    pub(super) fn new(parts: Parts, options: &LoadOptions) -> Result<Self> {
+        options.check()?;
+        for (field, is_set) in [
+            ("max_memory", options.max_memory.is_some()),
+            ("transformer", options.transformer.is_some()),
+            ("text_encoder", options.text_encoder.is_some()),
+            ("vae", options.vae.is_some()),
+        ] {
+            if is_set {
+                let message = "the option is not there for models that generate";
+                return Err(Error::unsupported(message).with("field", field));
+            }
+        }
+        let Parts { tokenizer, small, large, unet, vae, prediction } = parts;
+        let placement = place(options, &*unet.source)?;
+        let dtype = placement.dtype();
+        let texts = TextEncoders {
+            tokenizer,
+            small: Some(text_encoder(&small, &placement, "text_encoder")?),
+            large: text_encoder(&large, &placement, "text_encoder_2")?,
+        };
+        let (states, vector) = texts.widths();
+        let told = |added: &AddedConfig| added.input_dim == vector + SIZES * added.time_dim;
+        let config = &unet.config;
+        let fits = config.cross_attention_dim == states
+            && config.added.as_ref().is_some_and(told)
+            && config.in_channels == vae.config.latent_channels;
+        if !fits {
+            let message =
+                "the sizes of text encoders, network and autoencoder do not fit each other";
+            return Err(Error::model_invalid(message));
+        }
+        let unet = network(&unet.source, &placement, dtype, "unet", |weights| {
+            UNet::load(&unet.config, &weights.root())
+        })?;
+        let vae = network(&vae.source, &placement, DType::F32, "vae", |weights| {
+            AutoencoderKl::load(&vae.config, &weights.root())
+        })?;
+        let batch_size = options.batch_size.unwrap_or(usize::MAX);
+        let running = Mutex::default();
+        let model = Model { texts, unet, vae, prediction, placement, batch_size, running };
+        Ok(Self(Arc::new(model)))
+    }
+}
+
+fn place(options: &LoadOptions, unet: &dyn Source) -> Result<Placement> {
+    let precision = match options.precision {
+        Precision::F16 => {
+            let message = "values of this model overflow f16; use bf16, f32 or auto";
+            return Err(Error::unsupported(message).with("field", "precision"));
+        }
+        Precision::Auto => match unet.stored(LARGE_LAYER) {
+            Some(DType::F32) => Precision::F32,
+            _ => Precision::Bf16,
+        },
+        named => named,
+    };
+    Placement::resolve(options.device, precision)
+}
+
+fn text_encoder(
+    part: &Part<ClipTextConfig>,
+    placement: &Placement,
+    name: &'static str,
+) -> Result<ClipTextModel> {
+    network(&part.source, placement, placement.dtype(), name, |weights| {
+        ClipTextModel::load(&part.config, &weights.root())
+    })
+}
+
+/// A network out of its tensors, of which none may be left over.
+fn network<T>(
+    source: &Arc<dyn Source>,
+    placement: &Placement,
+    dtype: DType,
+    part: &'static str,
+    load: impl FnOnce(&Weights) -> Result<T>,
+) -> Result<T> {
+    let weights = Weights::new(Arc::clone(source), placement.candle(), dtype);
+    let checked = |network| {
+        // Numbers from 0 on, which old files have.
+        weights.check_all_taken(|name| name.ends_with("position_ids")).map(|()| network)
+    };
+    load(&weights).and_then(checked).context("part", part)
+}

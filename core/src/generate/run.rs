@@ -1,0 +1,267 @@
+//! The trip of a batch: encode the prompts, denoise, decode.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use candle_core::{Result as Computed, Tensor};
+
+use super::denoiser::{Condition, GenerateDenoiser, SizedPrompt};
+use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
+use super::prompt::encode::Conditioning;
+use super::prompt::lines::texts;
+use super::recipe::MULTIPLE;
+use super::{Generated, Model};
+use crate::control::Control;
+use crate::device::classify;
+use crate::diffusion::{Question, Sample, Sampler, Step, denoise, picture, runs};
+use crate::error::{Error, ErrorKind, Result};
+use crate::models::sdxl::{Added, Prompt};
+use crate::schedule::{self, Noise, TorchGenerator};
+
+/// Latents of one pass of the network, both sides of guidance counted: beyond this a CPU does not gain by
+/// more.
+const BUDGET: usize = 32_768;
+/// The size that is asked for is told to the network in multiples of this, as it was in training.
+const TOLD_MULTIPLE: usize = 64;
+
+/// One picture to make.
+struct Output<'a> {
+    request: usize,
+    variant: usize,
+    seed: u64,
+    condition: &'a Condition,
+}
+
+/// All of one call.
+struct Run<'a> {
+    model: &'a Model,
+    options: &'a GenerateOptions,
+    sigmas: Vec<f64>,
+    control: &'a Control,
+    /// Steps of all outputs, and those that are done or will not be made.
+    steps: usize,
+    steps_done: usize,
+    start: Instant,
+}
+
+/// Generates pictures, with an answer for each, in order.
+pub(super) fn run(
+    model: &Model,
+    requests: &[GenerateRequest],
+    options: &GenerateOptions,
+    control: &Control,
+) -> Result<Vec<Result<Generated>>> {
+    options.check()?;
+    let sigmas = options.scheduler.sigmas(options.sampler, options.steps, 1.0)?;
+    let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
+    let steps = requests.len() * options.n * (sigmas.len() - 1);
+    let start = Instant::now();
+    let mut run = Run { model, options, sigmas, control, steps, steps_done: 0, start };
+    Ok(run.all(requests))
+}
+
+impl Run<'_> {
+    fn all(&mut self, requests: &[GenerateRequest]) -> Vec<Result<Generated>> {
+        let n = self.options.n;
+        let conditions = self.conditions(requests);
+        let seed = self.options.seed.unwrap_or_else(TorchGenerator::drawn_seed);
+        let outputs: Vec<Output<'_>> = conditions
+            .iter()
+            .enumerate()
+            .filter_map(|(request, condition)| Some((request, condition.as_ref().ok()?)))
+            .flat_map(|(request, condition)| {
+                let seed = requests[request].seed.unwrap_or(seed);
+                (0..n).map(move |variant| {
+                    let seed = seed.wrapping_add(variant as u64);
+                    Output { request, variant, seed, condition }
+                })
+            })
+            .collect();
+        self.steps_done += (requests.len() * n - outputs.len()) * (self.sigmas.len() - 1);
+        let (width, height) = self.latents();
+        let sides = if self.options.is_guided() { 2 } else { 1 };
+        let latents = vec![sides * width * height; outputs.len()];
+        let mut made = Vec::with_capacity(outputs.len());
+        for run in runs(&latents, BUDGET, self.model.batch_size) {
+            made.extend(self.make(&outputs[run]));
+        }
+        let mut made = made.into_iter();
+        let mut missing = || Err(Error::new(ErrorKind::Internal, "a picture is missing"));
+        conditions
+            .iter()
+            .flat_map(|condition| (0..n).map(move |_| condition))
+            .map(|condition| match condition {
+                Ok(_) => made.next().unwrap_or_else(&mut missing),
+                Err(error) => Err(error.again()),
+            })
+            .collect()
+    }
+
+    /// Width and height in latents.
+    fn latents(&self) -> (usize, usize) {
+        (self.options.size.0 / MULTIPLE, self.options.size.1 / MULTIPLE)
+    }
+
+    /// What every request is made from. A prompt that several requests have is encoded once.
+    fn conditions(&self, requests: &[GenerateRequest]) -> Vec<Result<Condition>> {
+        let mut known = HashMap::new();
+        let each = requests.iter().enumerate();
+        each.map(|(i, request)| {
+            self.condition(request, &mut known).map_err(|error| error.with("request", i))
+        })
+        .collect()
+    }
+
+    fn condition<'a>(
+        &self,
+        request: &'a GenerateRequest,
+        known: &mut HashMap<&'a str, Conditioning>,
+    ) -> Result<Condition> {
+        let mut sized = |field: &'static str, prompt: &'a str, scale: f32| {
+            let text = match known.entry(prompt) {
+                Entry::Occupied(text) => text.into_mut(),
+                Entry::Vacant(place) => {
+                    self.control.check()?;
+                    place.insert(self.encode(prompt).map_err(|error| error.with("field", field))?)
+                }
+            };
+            let emphasised = self.prompt(text, scale)?;
+            Ok(SizedPrompt { emphasised, plain: self.prompt(text, 1.0)? })
+        };
+        let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
+        let positive = sized("prompt", &request.prompt, positive)?;
+        let negative = match self.options.is_guided() {
+            true => Some(sized("negative_prompt", &request.negative_prompt, negative)?),
+            false => None,
+        };
+        Ok(Condition { positive, negative })
+    }
+
+    fn encode(&self, prompt: &str) -> Result<Conditioning> {
+        let texts = texts(prompt);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.model.texts.encode(&texts, texts.len(), self.options.clip_skip)
+    }
+
+    /// A text for the network, which is told that the picture has `scale` times its size.
+    fn prompt(&self, text: &Conditioning, scale: f32) -> Result<Prompt> {
+        let (width, height) = self.options.size;
+        let scaled = |side: usize| (side as f32 * scale).floor();
+        let told = |side: usize| {
+            let times = (side as f32 / TOLD_MULTIPLE as f32).round_ties_even();
+            times * TOLD_MULTIPLE as f32
+        };
+        let sizes = [scaled(height), scaled(width), 0.0, 0.0, told(height), told(width)];
+        let flat = |x: &Tensor| x.squeeze(0).map_err(|e| classify(e, "cannot prepare a prompt"));
+        let pooled = flat(&text.pooled)?;
+        let added = Added { pooled: &pooled, sizes: &sizes };
+        self.model.unet.prompt(&flat(&text.states)?, Some(added))
+    }
+
+    /// Makes outputs in one run, with an answer for each.
+    fn make(&mut self, outputs: &[Output<'_>]) -> Vec<Result<Generated>> {
+        let made = match self.denoised(outputs) {
+            Ok(made) => made,
+            Err(error) => return outputs.iter().map(|_| Err(error.again())).collect(),
+        };
+        let decoded = made.into_iter().zip(outputs).map(|(latents, output)| {
+            let decode = |latents: Tensor| {
+                self.control.check()?;
+                let values = self
+                    .model
+                    .vae
+                    .decode(&latents)
+                    .and_then(|values| values.squeeze(0))
+                    .map_err(|e| classify(e, "cannot decode a picture"))?;
+                picture(&values)
+            };
+            let (image, values) =
+                latents.and_then(decode).map_err(|error| error.with("request", output.request))?;
+            let Output { request, variant, seed, .. } = *output;
+            let values = self.options.keep_values.then(|| values.into());
+            Ok(Generated { image, values, request, variant, seed })
+        });
+        decoded.collect()
+    }
+
+    /// The latents of outputs, `(1, h, w, channels)`, as the autoencoder takes them.
+    fn denoised(&mut self, outputs: &[Output<'_>]) -> Result<Vec<Result<Tensor>>> {
+        let Self { model, options, control, .. } = *self;
+        let mut samples = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let sampler = self.sampler(output.seed)?;
+            let guidance = output.condition.negative.is_some().then_some(options.guidance_scale);
+            samples.push(Sample { sampler: Box::new(sampler), guidance });
+        }
+        let conditions = outputs.iter().map(|output| output.condition).collect();
+        let (unet, prediction) = (&model.unet, model.prediction);
+        let denoiser = GenerateDenoiser { unet, prediction, options, conditions };
+        let mut watch = |_: &Step<'_>| {
+            self.steps_done += 1;
+            let left = self.steps.saturating_sub(self.steps_done) as u32;
+            let left = self.start.elapsed() / self.steps_done.max(1) as u32 * left;
+            control.report_with(self.steps_done, Some(self.steps), Some(left));
+        };
+        let answers = denoise(&denoiser, &mut samples, control, &mut watch);
+        Ok(samples
+            .into_iter()
+            .zip(answers)
+            .map(|(sample, answer)| {
+                answer?;
+                let latents = sample.sampler.latents().unsqueeze(0);
+                latents.map_err(|e| classify(e, "cannot lay out latents"))
+            })
+            .collect())
+    }
+
+    /// A sample of a seed at the first sigma. Noise is drawn as the reference draws it, channels outside.
+    fn sampler(&self, seed: u64) -> Result<Sigmas> {
+        let (width, height) = self.latents();
+        let channels = self.model.vae.latent_channels();
+        let mut generator = TorchGenerator::new(seed);
+        let numbers = generator.normal(channels * height * width);
+        let scale = self.options.scheduler.noise_scale(&self.sigmas);
+        let device = self.model.placement.candle();
+        let noise = Tensor::from_vec(numbers, (channels, height, width), device)
+            .and_then(|noise| noise.permute((1, 2, 0))?.contiguous()? * scale)
+            .map_err(|e| classify(e, "cannot lay out noise"))?;
+        let state = schedule::Sampler::new(
+            self.options.sampler,
+            &self.sigmas,
+            noise,
+            Noise::new(generator),
+        )?;
+        Ok(Sigmas { state, estimate: None })
+    }
+}
+
+/// A sampler along sigmas in the denoising loop.
+struct Sigmas {
+    state: schedule::Sampler,
+    /// The last answer, which is the picture that the network sees.
+    estimate: Option<Tensor>,
+}
+
+impl Sampler for Sigmas {
+    fn question(&self) -> Option<Question<'_>> {
+        let query = self.state.query()?;
+        let step = self.state.steps_done();
+        Some(Question { latents: query.latents, sigma: query.sigma, step })
+    }
+
+    fn accept(&mut self, answer: Tensor) -> Computed<Option<usize>> {
+        let done = self.state.accept(&answer)?;
+        self.estimate = Some(answer);
+        Ok(done.map(|done| done.step))
+    }
+
+    fn latents(&self) -> &Tensor {
+        self.state.latents()
+    }
+
+    fn estimate(&self) -> Computed<Tensor> {
+        Ok(self.estimate.as_ref().unwrap_or(self.state.latents()).clone())
+    }
+}
