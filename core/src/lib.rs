@@ -76,7 +76,6 @@ mod folder;
 pub mod fuzzing;
 #[cfg(all(test, not(feature = "fuzzing")))]
 mod fuzzing;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes with generation"))]
 mod generate;
 mod hub;
 mod kernels;
@@ -100,11 +99,13 @@ pub use folder::{
     Existing, FileTags, FolderOptions, FolderRun, Format, Found, OutputOptions, ScanOptions,
     Summary, find_pictures,
 };
+pub use generate::{GenerateOptions, GeneratePipeline, GenerateRequest, Generated, SizeGuidance};
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;
 pub use limits::Limits;
 pub use options::LoadOptions;
 pub use pixels::{DecodeOptions, Image, ImageFormat, Input};
+pub use schedule::{SamplerKind, Scheduler};
 pub use tagger::{
     CaptionOptions, Category, DEFAULT_THRESHOLD, Label, Labels, Order, RatingPlace, Tag,
     TagOptions, Tagger, Tags,

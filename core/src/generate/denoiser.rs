@@ -21,6 +21,8 @@ pub(super) struct Condition {
     pub(super) positive: SizedPrompt,
     /// With guidance.
     pub(super) negative: Option<SizedPrompt>,
+    /// The latents `(h, w, c)` of the picture that it starts from.
+    pub(super) picture: Option<Tensor>,
 }
 
 /// The network with the conditions of all samples of a run.

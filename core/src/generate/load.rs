@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::DType;
 
+use super::Model;
 use super::parts::{PUBLISHED, Part, Parts, SIZES};
 use super::prompt::encode::TextEncoders;
-use super::{GeneratePipeline, Model};
 use crate::device::{Placement, Precision};
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::clip::{ClipTextConfig, ClipTextModel};
 use crate::models::sdxl::{AddedConfig, AutoencoderKl, UNet};
 use crate::options::LoadOptions;
@@ -18,25 +18,20 @@ use crate::weights::{ModelDir, Source, Weights};
 /// A layer whose type is that of the file: small ones may be stored in more bits.
 const LARGE_LAYER: &str = "mid_block.resnets.0.conv1.weight";
 
-impl GeneratePipeline {
-    /// Loads a folder as diffusers publishes it, or a checkpoint of SDXL in one safetensors file.
-    ///
-    /// Left to us, a network that is stored in 32 bits runs in 32 bits, and everything else in bf16. The
-    /// autoencoder, whose errors would be seen, is in `f32` always.
-    ///
-    /// # Errors
-    /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound) if a file is missing,
-    /// [`ModelInvalid`](crate::ErrorKind::ModelInvalid) if files are damaged or do not fit each other,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it is a model of another kind or an option has no
-    /// meaning here.
-    pub(crate) fn load(model: &Path, options: &LoadOptions) -> Result<Self> {
-        let parts = match model.is_file() {
-            true => Parts::of_file(model, &PUBLISHED),
-            false => Parts::of_folder(&ModelDir::Disk(model.to_owned())),
-        };
-        parts.and_then(|parts| Self::new(parts, options)).context("model", model.display())
-    }
+/// Loads a folder or a file.
+pub(super) fn load(model: &Path, options: &LoadOptions) -> Result<Model> {
+    let parts = match model {
+        file if file.is_file() => Parts::of_file(file, &PUBLISHED),
+        dir if dir.is_dir() => Parts::of_folder(&ModelDir::Disk(dir.to_owned())),
+        _ => Err(Error::new(
+            ErrorKind::ModelNotFound,
+            "there is no such folder or file; models that generate are not downloaded",
+        )),
+    };
+    parts.and_then(|parts| Model::new(parts, options)).context("model", model.display())
+}
 
+impl Model {
     pub(super) fn new(parts: Parts, options: &LoadOptions) -> Result<Self> {
         options.check()?;
         for (field, is_set) in [
@@ -77,8 +72,9 @@ impl GeneratePipeline {
         })?;
         let batch_size = options.batch_size.unwrap_or(usize::MAX);
         let running = Mutex::default();
-        let model = Model { texts, unet, vae, prediction, placement, batch_size, running };
-        Ok(Self(Arc::new(model)))
+        let mut decode = options.decode.clone();
+        decode.apply_orientation.get_or_insert(true);
+        Ok(Self { texts, unet, vae, prediction, decode, placement, batch_size, running })
     }
 }
 

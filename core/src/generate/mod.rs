@@ -4,49 +4,55 @@ mod denoiser;
 mod load;
 mod options;
 mod parts;
-pub(crate) mod prompt;
+mod prompt;
 mod recipe;
 mod run;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-pub(crate) use options::{GenerateOptions, GenerateRequest, SizeGuidance};
+pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
 
 use crate::control::Control;
 use crate::device::Placement;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::models::sdxl::{AutoencoderKl, UNet};
-use crate::pixels::Image;
+use crate::options::LoadOptions;
+use crate::pixels::{DecodeOptions, Image};
 use crate::schedule::Prediction;
 
 /// A picture that was generated.
 #[derive(Clone, Debug)]
-pub(crate) struct Generated {
+#[non_exhaustive]
+pub struct Generated {
     /// The picture.
-    pub(crate) image: Image,
+    pub image: Image,
     /// Its values before they were rounded to 8 bits: rows of pixels of red, green and blue, from 0
     /// to 1. Only with [`GenerateOptions::keep_values`].
-    pub(crate) values: Option<Arc<[f32]>>,
+    pub values: Option<Arc<[f32]>>,
     /// The number of the request that it belongs to.
-    pub(crate) request: usize,
+    pub request: usize,
     /// Which of the request's variants it is.
-    pub(crate) variant: usize,
+    pub variant: usize,
     /// The seed that gives this picture again, as the first variant.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// A loaded model that generates. Cloning shares it. Calls from several threads are answered one after the
 /// other: a batch is how many pictures are made at once.
 #[derive(Clone)]
-pub(crate) struct GeneratePipeline(Arc<Model>);
+pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
     texts: prompt::encode::TextEncoders,
     unet: UNet,
     vae: AutoencoderKl,
     prediction: Prediction,
+    decode: DecodeOptions,
     placement: Placement,
     batch_size: usize,
     /// Held while a batch is worked on.
@@ -54,20 +60,77 @@ struct Model {
 }
 
 impl GeneratePipeline {
+    /// Loads a model: a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors
+    /// file.
+    ///
+    /// Left to us, a network that is stored in 32 bits runs in 32 bits, and everything else in bf16. The
+    /// autoencoder, whose errors would be seen, is in `f32` always.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](ErrorKind::ModelNotFound) if there is no such file or folder, or a file of it is
+    /// missing, [`ModelInvalid`](ErrorKind::ModelInvalid) if its files are damaged or do not fit each
+    /// other, [`Unsupported`](ErrorKind::Unsupported) if it is a model of another kind or an option has no
+    /// meaning for it, and those of [`Placement::resolve`].
+    pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
+        Ok(Self(Arc::new(load::load(Path::new(model), options)?)))
+    }
+
+    /// The variants of one prompt.
+    ///
+    /// # Errors
+    /// As [`generate_batch`](Self::generate_batch); also those of the first picture that failed.
+    pub fn generate(
+        &self,
+        request: &GenerateRequest,
+        options: &GenerateOptions,
+    ) -> Result<Vec<Generated>> {
+        let outputs =
+            self.generate_batch(std::slice::from_ref(request), options, &Control::default())?;
+        outputs.into_iter().collect()
+    }
+
     /// Many pictures at once: `options.n` for each request, first all variants of the first one. One that
     /// fails costs no other its picture, and each is what it would be alone.
     ///
     /// After a cancel, pictures that were not made are errors of kind
-    /// [`Cancelled`](crate::ErrorKind::Cancelled).
+    /// [`Cancelled`](ErrorKind::Cancelled).
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option means nothing.
-    pub(crate) fn generate_batch(
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if an option means nothing.
+    pub fn generate_batch(
         &self,
         requests: &[GenerateRequest],
         options: &GenerateOptions,
         control: &Control,
     ) -> Result<Vec<Result<Generated>>> {
-        run::run(&self.0, requests, options, control)
+        let mut outputs = Vec::with_capacity(requests.len() * options.n.min(16));
+        self.generate_each(requests, options, control, |_, output| outputs.push(output))?;
+        Ok(outputs)
+    }
+
+    /// As [`generate_batch`](Self::generate_batch), with each picture given to `sink` as soon as it and
+    /// all before it are there. Its number comes first: `request * n + variant`.
+    ///
+    /// # Errors
+    /// As [`generate_batch`](Self::generate_batch).
+    pub fn generate_each(
+        &self,
+        requests: &[GenerateRequest],
+        options: &GenerateOptions,
+        control: &Control,
+        mut sink: impl FnMut(usize, Result<Generated>),
+    ) -> Result<()> {
+        run::run(&self.0, requests, options, control, &mut sink)
+    }
+
+    /// Where the model runs, and in which number format.
+    pub fn placement(&self) -> &Placement {
+        &self.0.placement
+    }
+}
+
+impl std::fmt::Debug for GeneratePipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GeneratePipeline(SDXL on {})", self.0.placement)
     }
 }

@@ -2,66 +2,119 @@
 
 use super::recipe::MULTIPLE;
 use crate::error::{Error, Result};
+use crate::pixels::Input;
 use crate::schedule::{SamplerKind, Scheduler};
 
 /// Most pictures of one request.
 const MAX_VARIANTS: usize = 1024;
 /// Longest side of a picture in pixels.
 const MAX_SIDE: usize = 1 << 13;
+/// Longest prompt in bytes.
+const MAX_PROMPT: usize = 32 << 10;
 /// Largest scale of guidance.
 const MAX_GUIDANCE: f32 = 100.0;
 
 /// One prompt.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct GenerateRequest {
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct GenerateRequest {
     /// What is to be seen. Each line is a text of its own; parts may have weights: `(text:1.3)`.
-    pub(crate) prompt: String,
+    pub prompt: String,
     /// What is not to be seen, in the same notation.
-    pub(crate) negative_prompt: String,
+    pub negative_prompt: String,
+    /// A picture to start from, stretched to the size of the output. How much of it stays is up to
+    /// [`GenerateOptions::denoise`].
+    pub image: Option<Input>,
     /// The seed of the first variant, in place of that of the options.
-    pub(crate) seed: Option<u64>,
+    pub seed: Option<u64>,
 }
 
-/// How pictures are generated. The defaults are those of Fooocus' "Speed".
+impl GenerateRequest {
+    /// A prompt.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self { prompt: prompt.into(), ..Self::default() }
+    }
+
+    /// The same request with a negative prompt.
+    #[must_use]
+    pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.negative_prompt = prompt.into();
+        self
+    }
+
+    /// The same request, starting from a picture.
+    #[must_use]
+    pub fn image(mut self, image: impl Into<Input>) -> Self {
+        self.image = Some(image.into());
+        self
+    }
+
+    /// The same request with a seed of its own.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        for (field, text) in [("prompt", &self.prompt), ("negative_prompt", &self.negative_prompt)]
+        {
+            if text.len() > MAX_PROMPT {
+                let message = format!("{} bytes of text; at most {MAX_PROMPT}", text.len());
+                return Err(Error::invalid_input(message).with("field", field));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How pictures are generated; the same for all requests of a call. The defaults are those of Fooocus' "Speed".
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct GenerateOptions {
+#[non_exhaustive]
+pub struct GenerateOptions {
     /// Pictures for each request.
-    pub(crate) n: usize,
+    pub n: usize,
     /// Width and height in pixels, multiples of 8.
-    pub(crate) size: (usize, usize),
+    pub size: (usize, usize),
     /// Steps of denoising, 1 to 1000.
-    pub(crate) steps: usize,
+    pub steps: usize,
     /// How far to go away from the negative prompt. At 1 it is not looked at, and a step takes half of
     /// the time.
-    pub(crate) guidance_scale: f32,
-    pub(crate) sampler: SamplerKind,
-    pub(crate) scheduler: Scheduler,
+    pub guidance_scale: f32,
+    /// How steps are made.
+    pub sampler: SamplerKind,
+    /// Which noise levels steps go through.
+    pub scheduler: Scheduler,
     /// The layer of the text encoders whose states are used, counted from the end: 1 is the last.
-    pub(crate) clip_skip: usize,
+    pub clip_skip: usize,
     /// Of the first variant of every request; drawn unless set. The next variants have the next seeds.
-    pub(crate) seed: Option<u64>,
-    pub(crate) size_guidance: SizeGuidance,
+    pub seed: Option<u64>,
+    /// Which sizes the network is told.
+    pub size_guidance: SizeGuidance,
     /// Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes.
-    pub(crate) adaptive_guidance: f32,
+    pub adaptive_guidance: f32,
+    /// How much of a request's picture is made anew, above 0 and up to 1: such a part of the noise levels
+    /// is gone through, in as many steps. Requests without a picture are not concerned.
+    pub denoise: f64,
     /// Whether [`Generated::values`](super::Generated::values) are kept.
-    pub(crate) keep_values: bool,
+    pub keep_values: bool,
 }
 
 /// Other sizes than the real one, which SDXL is told of the picture while most of it is noise: a large
 /// one for what is asked for and a small one for what is not sharpen it ("ADM guidance" in Fooocus).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct SizeGuidance {
+pub struct SizeGuidance {
     /// The size that goes with the prompt is so many times the real one.
-    pub(crate) positive: f32,
+    pub positive: f32,
     /// As `positive`, for the negative prompt.
-    pub(crate) negative: f32,
+    pub negative: f32,
     /// The part of the way after which the real size is told.
-    pub(crate) end: f32,
+    pub end: f32,
 }
 
 impl SizeGuidance {
     /// The real size always.
-    pub(crate) const NONE: Self = Self { positive: 1.0, negative: 1.0, end: 0.0 };
+    pub const NONE: Self = Self { positive: 1.0, negative: 1.0, end: 0.0 };
 }
 
 impl Default for SizeGuidance {
@@ -83,14 +136,99 @@ impl Default for GenerateOptions {
             seed: None,
             size_guidance: SizeGuidance::default(),
             adaptive_guidance: 7.0,
+            denoise: 0.5,
             keep_values: false,
         }
     }
 }
 
 impl GenerateOptions {
+    /// The same options with another number of variants.
+    #[must_use]
+    pub fn n(mut self, n: usize) -> Self {
+        self.n = n;
+        self
+    }
+
+    /// The same options with another size in pixels.
+    #[must_use]
+    pub fn size(mut self, width: usize, height: usize) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// The same options with another number of steps.
+    #[must_use]
+    pub fn steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// The same options with another scale of guidance.
+    #[must_use]
+    pub fn guidance_scale(mut self, scale: f32) -> Self {
+        self.guidance_scale = scale;
+        self
+    }
+
+    /// The same options with another sampler.
+    #[must_use]
+    pub fn sampler(mut self, sampler: SamplerKind) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// The same options with another scheduler.
+    #[must_use]
+    pub fn scheduler(mut self, scheduler: Scheduler) -> Self {
+        self.scheduler = scheduler;
+        self
+    }
+
+    /// The same options with another layer of the text encoders.
+    #[must_use]
+    pub fn clip_skip(mut self, layer: usize) -> Self {
+        self.clip_skip = layer;
+        self
+    }
+
+    /// The same options with other sizes that the network is told.
+    #[must_use]
+    pub fn size_guidance(mut self, sizes: SizeGuidance) -> Self {
+        self.size_guidance = sizes;
+        self
+    }
+
+    /// The same options with another scale that guidance starts from.
+    #[must_use]
+    pub fn adaptive_guidance(mut self, scale: f32) -> Self {
+        self.adaptive_guidance = scale;
+        self
+    }
+
+    /// The same options with another part that is made anew.
+    #[must_use]
+    pub fn denoise(mut self, part: f64) -> Self {
+        self.denoise = part;
+        self
+    }
+
+    /// The same options with a seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The same options, keeping values or not.
+    #[must_use]
+    pub fn keep_values(mut self, keep: bool) -> Self {
+        self.keep_values = keep;
+        self
+    }
+
     /// Fails for the first option that means nothing.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let wrong = |field: &'static str, what: String| {
             Err(Error::invalid_input(what).with("field", field))
         };
@@ -119,11 +257,17 @@ impl GenerateOptions {
         if self.clip_skip == 0 {
             return wrong("clip_skip", "clip_skip is 0; the last layer is 1".to_owned());
         }
-        self.scheduler.sigmas(self.sampler, self.steps, 1.0).map(|_| ())
+        self.sigmas().map(|_| ())
+    }
+
+    /// The sigmas of requests without and with a picture.
+    pub(super) fn sigmas(&self) -> Result<[Vec<f64>; 2]> {
+        let sigmas = |denoise| self.scheduler.sigmas(self.sampler, self.steps, denoise);
+        Ok([sigmas(1.0)?, sigmas(self.denoise)?])
     }
 
     /// Whether negative prompts are looked at.
-    pub(crate) fn is_guided(&self) -> bool {
+    pub(super) fn is_guided(&self) -> bool {
         self.guidance_scale != 1.0
     }
 }

@@ -16,8 +16,9 @@ use super::{Generated, Model};
 use crate::control::Control;
 use crate::device::classify;
 use crate::diffusion::{Question, Sample, Sampler, Step, denoise, picture, runs};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::models::sdxl::{Added, Prompt};
+use crate::pixels::{Filter, Input, Step as PixelStep, apply_steps};
 use crate::schedule::{self, Noise, TorchGenerator};
 
 /// Latents of one pass of the network, both sides of guidance counted: beyond this a CPU does not gain by
@@ -25,6 +26,9 @@ use crate::schedule::{self, Noise, TorchGenerator};
 const BUDGET: usize = 32_768;
 /// The size that is asked for is told to the network in multiples of this, as it was in training.
 const TOLD_MULTIPLE: usize = 64;
+
+/// Gives the result of a picture, by its number.
+pub(super) type Deliver<'a> = dyn FnMut(usize, Result<Generated>) + 'a;
 
 /// One picture to make.
 struct Output<'a> {
@@ -38,32 +42,36 @@ struct Output<'a> {
 struct Run<'a> {
     model: &'a Model,
     options: &'a GenerateOptions,
-    sigmas: Vec<f64>,
+    /// Of requests without and with a picture; the same number.
+    sigmas: [Vec<f64>; 2],
     control: &'a Control,
-    /// Steps of all outputs, and those that are done or will not be made.
+    /// Steps of all outputs, those that are done or will not be made, and those that were computed.
     steps: usize,
     steps_done: usize,
+    computed: u32,
     start: Instant,
 }
 
-/// Generates pictures, with an answer for each, in order.
+/// Generates pictures; every one is delivered once, in order.
 pub(super) fn run(
     model: &Model,
     requests: &[GenerateRequest],
     options: &GenerateOptions,
     control: &Control,
-) -> Result<Vec<Result<Generated>>> {
+    deliver: &mut Deliver<'_>,
+) -> Result<()> {
     options.check()?;
-    let sigmas = options.scheduler.sigmas(options.sampler, options.steps, 1.0)?;
+    let sigmas = options.sigmas()?;
     let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
-    let steps = requests.len() * options.n * (sigmas.len() - 1);
+    let steps = requests.len() * options.n * (sigmas[0].len() - 1);
     let start = Instant::now();
-    let mut run = Run { model, options, sigmas, control, steps, steps_done: 0, start };
-    Ok(run.all(requests))
+    let mut run = Run { model, options, sigmas, control, steps, steps_done: 0, computed: 0, start };
+    run.all(requests, deliver);
+    Ok(())
 }
 
 impl Run<'_> {
-    fn all(&mut self, requests: &[GenerateRequest]) -> Vec<Result<Generated>> {
+    fn all(&mut self, requests: &[GenerateRequest], deliver: &mut Deliver<'_>) {
         let n = self.options.n;
         let conditions = self.conditions(requests);
         let seed = self.options.seed.unwrap_or_else(TorchGenerator::drawn_seed);
@@ -79,24 +87,28 @@ impl Run<'_> {
                 })
             })
             .collect();
-        self.steps_done += (requests.len() * n - outputs.len()) * (self.sigmas.len() - 1);
+        self.steps_done += (requests.len() * n - outputs.len()) * (self.sigmas[0].len() - 1);
+        let mut next = 0;
+        // The requests from `next` up to one that was made are those that failed.
+        let fail_until = |next: &mut usize, request: usize, deliver: &mut Deliver<'_>| {
+            let first = std::mem::replace(next, request);
+            for (failed, condition) in conditions.iter().enumerate().take(request).skip(first) {
+                if let Err(error) = condition {
+                    (failed * n..(failed + 1) * n).for_each(|i| deliver(i, Err(error.again())));
+                }
+            }
+        };
         let (width, height) = self.latents();
         let sides = if self.options.is_guided() { 2 } else { 1 };
         let latents = vec![sides * width * height; outputs.len()];
-        let mut made = Vec::with_capacity(outputs.len());
         for run in runs(&latents, BUDGET, self.model.batch_size) {
-            made.extend(self.make(&outputs[run]));
+            let outputs = &outputs[run];
+            for (output, made) in outputs.iter().zip(self.make(outputs)) {
+                fail_until(&mut next, output.request, deliver);
+                deliver(output.request * n + output.variant, made);
+            }
         }
-        let mut made = made.into_iter();
-        let mut missing = || Err(Error::new(ErrorKind::Internal, "a picture is missing"));
-        conditions
-            .iter()
-            .flat_map(|condition| (0..n).map(move |_| condition))
-            .map(|condition| match condition {
-                Ok(_) => made.next().unwrap_or_else(&mut missing),
-                Err(error) => Err(error.again()),
-            })
-            .collect()
+        fail_until(&mut next, requests.len(), deliver);
     }
 
     /// Width and height in latents.
@@ -119,6 +131,7 @@ impl Run<'_> {
         request: &'a GenerateRequest,
         known: &mut HashMap<&'a str, Conditioning>,
     ) -> Result<Condition> {
+        request.check()?;
         let mut sized = |field: &'static str, prompt: &'a str, scale: f32| {
             let text = match known.entry(prompt) {
                 Entry::Occupied(text) => text.into_mut(),
@@ -136,7 +149,24 @@ impl Run<'_> {
             true => Some(sized("negative_prompt", &request.negative_prompt, negative)?),
             false => None,
         };
-        Ok(Condition { positive, negative })
+        let picture = request.image.as_ref().map(|image| self.picture(image)).transpose();
+        let picture = picture.map_err(|error| error.with("field", "image"))?;
+        Ok(Condition { positive, negative, picture })
+    }
+
+    /// The latents of a picture that is laid over white and stretched to the output's size.
+    fn picture(&self, image: &Input) -> Result<Tensor> {
+        self.control.check()?;
+        let image = image.clone().decode(&self.model.decode)?;
+        let from = (image.width() as usize, image.height() as usize);
+        let (width, height) = self.options.size;
+        let step = PixelStep::Stretch { size: (width, height), filter: Filter::Lanczos };
+        let pixels = apply_steps(&image.to_rgb8_over([255; 3]), from, &[step])?;
+        let values: Vec<f32> = pixels.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+        let device = self.model.placement.candle();
+        Tensor::from_vec(values, (1, height, width, 3), device)
+            .and_then(|values| self.model.vae.encode(&values)?.squeeze(0))
+            .map_err(|e| classify(e, "cannot encode a picture"))
     }
 
     fn encode(&self, prompt: &str) -> Result<Conditioning> {
@@ -191,7 +221,7 @@ impl Run<'_> {
         let Self { model, options, control, .. } = *self;
         let mut samples = Vec::with_capacity(outputs.len());
         for output in outputs {
-            let sampler = self.sampler(output.seed)?;
+            let sampler = self.sampler(output.seed, output.condition.picture.as_ref())?;
             let guidance = output.condition.negative.is_some().then_some(options.guidance_scale);
             samples.push(Sample { sampler: Box::new(sampler), guidance });
         }
@@ -200,8 +230,9 @@ impl Run<'_> {
         let denoiser = GenerateDenoiser { unet, prediction, options, conditions };
         let mut watch = |_: &Step<'_>| {
             self.steps_done += 1;
+            self.computed += 1;
             let left = self.steps.saturating_sub(self.steps_done) as u32;
-            let left = self.start.elapsed() / self.steps_done.max(1) as u32 * left;
+            let left = self.start.elapsed() / self.computed * left;
             control.report_with(self.steps_done, Some(self.steps), Some(left));
         };
         let answers = denoise(&denoiser, &mut samples, control, &mut watch);
@@ -217,22 +248,23 @@ impl Run<'_> {
     }
 
     /// A sample of a seed at the first sigma. Noise is drawn as the reference draws it, channels outside.
-    fn sampler(&self, seed: u64) -> Result<Sigmas> {
+    fn sampler(&self, seed: u64, picture: Option<&Tensor>) -> Result<Sigmas> {
+        let options = self.options;
         let (width, height) = self.latents();
         let channels = self.model.vae.latent_channels();
         let mut generator = TorchGenerator::new(seed);
         let numbers = generator.normal(channels * height * width);
-        let scale = self.options.scheduler.noise_scale(&self.sigmas);
+        let sigmas = &self.sigmas[usize::from(picture.is_some())];
+        let scale = options.scheduler.noise_scale(sigmas);
         let device = self.model.placement.candle();
-        let noise = Tensor::from_vec(numbers, (channels, height, width), device)
-            .and_then(|noise| noise.permute((1, 2, 0))?.contiguous()? * scale)
+        let start = Tensor::from_vec(numbers, (channels, height, width), device)
+            .and_then(|noise| {
+                let noise = (noise.permute((1, 2, 0))?.contiguous()? * scale)?;
+                picture.map_or(Ok(noise.clone()), |picture| picture + noise)
+            })
             .map_err(|e| classify(e, "cannot lay out noise"))?;
-        let state = schedule::Sampler::new(
-            self.options.sampler,
-            &self.sigmas,
-            noise,
-            Noise::new(generator),
-        )?;
+        let noise = Noise::new(generator);
+        let state = schedule::Sampler::new(options.sampler, sigmas, start, noise)?;
         Ok(Sigmas { state, estimate: None })
     }
 }

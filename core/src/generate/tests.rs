@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::*;
@@ -25,15 +25,18 @@ struct Picture {
     scheduler: String,
     seed: u64,
     size: (usize, usize),
+    denoise: Option<f64>,
 }
 
 impl Picture {
-    fn request(&self) -> GenerateRequest {
-        GenerateRequest {
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative.clone(),
-            seed: Some(self.seed),
-        }
+    /// With the picture that it starts from, if there is one.
+    fn request(&self, start: Option<&Tensor>) -> GenerateRequest {
+        let request = GenerateRequest::new(&self.prompt).negative_prompt(&self.negative);
+        let request = request.seed(self.seed);
+        let Some(start) = start else { return request };
+        let pixels = start.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        let (width, height) = (self.size.0 as u32, self.size.1 as u32);
+        request.image(Image::from_rgb8(width, height, pixels).unwrap())
     }
 
     /// As diffusers samples.
@@ -46,6 +49,7 @@ impl Picture {
             scheduler: self.scheduler.parse().unwrap(),
             size_guidance: SizeGuidance::NONE,
             adaptive_guidance: 100.0,
+            denoise: self.denoise.unwrap_or(1.0),
             keep_values: true,
             ..Default::default()
         }
@@ -63,7 +67,7 @@ fn pictures() -> Vec<Picture> {
 
 fn pipeline() -> GeneratePipeline {
     let options = LoadOptions::default().precision(Precision::F32);
-    GeneratePipeline::load(&goldens().join("model"), &options).unwrap()
+    GeneratePipeline::load(goldens().join("model").to_str().unwrap(), &options).unwrap()
 }
 
 fn generate(
@@ -80,8 +84,10 @@ fn pictures_equal_the_reference() {
     let tensors =
         candle_core::safetensors::load(goldens().join("golden.safetensors"), &Device::Cpu).unwrap();
     for (i, picture) in pictures().iter().enumerate() {
-        let found =
-            generate(&pipeline, &[picture.request()], &picture.options()).remove(0).unwrap();
+        let start = tensors.get(&format!("start.{i}"));
+        assert_eq!(start.is_some(), picture.denoise.is_some());
+        let request = picture.request(start);
+        let found = generate(&pipeline, &[request], &picture.options()).remove(0).unwrap();
         assert_eq!((found.image.width(), found.image.height()), {
             (picture.size.0 as u32, picture.size.1 as u32)
         });
@@ -126,12 +132,19 @@ fn a_request_that_fails_fails_alone() {
     let pipeline = pipeline();
     let request = |prompt: &str| GenerateRequest { prompt: prompt.into(), ..Default::default() };
     let options = GenerateOptions { size: (64, 64), steps: 1, ..Default::default() };
-    let found =
-        generate(&pipeline, &[request("a"), request("<|endoftext|>"), request("b")], &options);
-    let error = found[1].as_ref().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("request=1"), "{error}");
-    assert!(found[0].is_ok() && found[2].is_ok());
+    let requests = [
+        request("a"),
+        request("<|endoftext|>"),
+        request("b").image(b"no picture".to_vec()),
+        request("c"),
+    ];
+    let found = generate(&pipeline, &requests, &options);
+    for (i, field) in [(1, "prompt"), (2, "image")] {
+        let error = found[i].as_ref().unwrap_err().to_string();
+        assert!(error.contains(&format!("request={i}")), "{error}");
+        assert!(error.contains(&format!("field={field}")), "{error}");
+    }
+    assert!(found[0].is_ok() && found[3].is_ok());
 }
 
 #[test]
@@ -144,6 +157,7 @@ fn options_that_mean_nothing_are_refused_by_name() {
         ("height", GenerateOptions { size: (64, 0), ..good.clone() }),
         ("steps", GenerateOptions { steps: 0, ..good.clone() }),
         ("guidance_scale", GenerateOptions { guidance_scale: f32::NAN, ..good.clone() }),
+        ("denoise", GenerateOptions { denoise: 0.0, ..good.clone() }),
         ("clip_skip", GenerateOptions { clip_skip: 0, ..good.clone() }),
     ] {
         let error = pipeline.generate_batch(&[], &options, &Control::new()).unwrap_err();

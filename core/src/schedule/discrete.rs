@@ -90,6 +90,7 @@ impl Discrete {
     }
 
     /// The timestep of a sigma, which need not be whole. Beyond the ends it is that of the end.
+    #[cfg(test)]
     pub(crate) fn timestep(&self, sigma: f64) -> f64 {
         self.timestep_at(self.place(sigma))
     }

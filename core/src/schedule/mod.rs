@@ -19,5 +19,6 @@ pub(crate) use config::FlowMatchEuler;
 pub(crate) use flow_match::{Rounding, Schedule};
 pub(crate) use noise::TorchGenerator;
 pub(crate) use preconditioning::{Preconditioning, Prediction};
-pub(crate) use sampler::{Noise, Sampler, SamplerKind};
-pub(crate) use scheduler::Scheduler;
+pub use sampler::SamplerKind;
+pub(crate) use sampler::{Noise, Sampler};
+pub use scheduler::Scheduler;

@@ -10,14 +10,21 @@ macro_rules! named {
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub(crate) enum $name { $($(#[$value_doc])* $value,)* }
+        #[non_exhaustive]
+        pub enum $name {
+            $(
+                #[doc = concat!("`", $text, "`")]
+                $(#[$value_doc])*
+                $value,
+            )*
+        }
 
         impl $name {
             /// Every value, in the order of the documentation.
-            pub(crate) const ALL: &[$name] = &[$($name::$value,)*];
+            pub const ALL: &[$name] = &[$($name::$value,)*];
 
             /// The name that it is parsed from.
-            pub(crate) fn name(self) -> &'static str {
+            pub fn name(self) -> &'static str {
                 match self { $($name::$value => $text,)* }
             }
         }

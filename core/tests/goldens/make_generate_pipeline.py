@@ -21,6 +21,7 @@ from diffusers import (
     AutoencoderKL,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -46,6 +47,7 @@ PICTURES = [
     dict(prompt="a red cat", negative="bad", steps=4, cfg=7.0, sampler="euler", scheduler="normal", seed=3, size=(64, 64)),
     dict(prompt="the sea", negative="", steps=10, cfg=3.5, sampler="dpmpp_2m", scheduler="karras", seed=4, size=(128, 64)),
     dict(prompt="the sea", negative="", steps=28, cfg=1.0, sampler="euler", scheduler="normal", seed=7, size=(64, 128)),
+    dict(prompt="a hill", negative="", steps=5, cfg=3.0, sampler="euler", scheduler="normal", seed=8, size=(64, 64), denoise=0.5),
     dict(prompt="a b c", negative="d", steps=20, cfg=5.0, sampler="dpmpp_2m", scheduler="karras", seed=2**32 - 1, size=(64, 64)),
 ]  # fmt: skip
 
@@ -182,17 +184,32 @@ def main():
         # noise level's variance: there the two mean the same.
         if picture["sampler"] == "euler":
             noise *= (1 + float(scheduler.sigmas[0]) ** 2) ** 0.5 / float(scheduler.init_noise_sigma)
-        values = pipeline(
-            picture["prompt"], negative_prompt=picture["negative"], width=width, height=height, latents=noise,
-            num_inference_steps=picture["steps"], guidance_scale=picture["cfg"], output_type="pt",
+        how = dict(
+            prompt=picture["prompt"], negative_prompt=picture["negative"], guidance_scale=picture["cfg"], output_type="pt",
             original_size=(height, width), target_size=(height, width),
-        ).images[0]  # fmt: skip
+        )  # fmt: skip
+        if "denoise" in picture:
+            # Of twice as many steps, the second half. Latents are handed over as a picture: its mode, no sample.
+            start = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+            tensors[f"start.{i}"] = start
+            with torch.no_grad():
+                latents = vae.encode(start.permute(2, 0, 1)[None] / 127.5 - 1).latent_dist.mode() * vae.config.scaling_factor
+            steps = round(picture["steps"] / picture["denoise"])
+            pipeline.scheduler.set_timesteps(steps)
+            again = StableDiffusionXLImg2ImgPipeline(**pipeline.components, add_watermarker=False)
+            again.set_progress_bar_config(disable=True)
+            seeded = torch.Generator().manual_seed(picture["seed"])
+            values = again(
+                image=latents, strength=picture["denoise"], num_inference_steps=steps, generator=seeded, **how
+            ).images[0]
+        else:
+            values = pipeline(width=width, height=height, latents=noise, num_inference_steps=picture["steps"], **how).images[0]
         tensors[f"picture.{i}"] = values.permute(1, 2, 0).contiguous()
         print(i, values.mean().item(), values.std().item(), values.min().item(), values.max().item())
         golden["pictures"].append(picture)
     from safetensors.torch import save_file
 
-    save_file({name: value.float().contiguous() for name, value in tensors.items()}, OUT / "golden.safetensors")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, OUT / "golden.safetensors")
     (OUT / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 

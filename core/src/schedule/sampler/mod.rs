@@ -37,7 +37,7 @@ mod uni_pc;
 use candle_core::{Result, Tensor, bail};
 
 use self::dpm_solver::Adaptive;
-pub(crate) use self::kind::SamplerKind;
+pub use self::kind::SamplerKind;
 pub(crate) use self::noise::Noise;
 use crate::error;
 
@@ -203,6 +203,7 @@ impl Sampler {
     }
 
     /// How many steps there are in all, as users count them; unknown if they are adaptive.
+    #[cfg(test)]
     pub(crate) fn steps(&self) -> Option<usize> {
         self.steps
     }

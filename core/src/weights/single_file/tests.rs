@@ -11,7 +11,7 @@ use crate::models::clip::{ClipTextConfig, ClipTextModel};
 use crate::models::sdxl::{AutoencoderConfig, AutoencoderKl, UnetConfig};
 use crate::weights::Component::{TextEncoder, TextEncoder2, UNet, Vae};
 use crate::weights::renamed::Part;
-use crate::weights::{Component, SafeTensorsFile, SingleFile, Weights};
+use crate::weights::{SafeTensorsFile, SingleFile, Weights};
 
 fn goldens() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")

@@ -18,6 +18,7 @@ pub(crate) struct Prompt {
 
 impl Prompt {
     /// How many tokens the text has.
+    #[cfg(test)]
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
     }
