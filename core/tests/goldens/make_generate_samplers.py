@@ -10,8 +10,7 @@
 
 The denoiser is the mean of a mixture of two normal distributions for each number, see `denoise`.
 
-    pip install -r requirements.txt && pip install --no-deps k-diffusion==0.1.1.post1 scipy==1.17.1 torchdiffeq==0.2.5 \\
-        torchsde==0.2.6 trampoline==0.1.2 boltons==26.2.0 tqdm && python make_generate_samplers.py
+    pip install -r requirements.txt && python make_generate_samplers.py
 """
 
 import importlib.util
@@ -104,10 +103,10 @@ def schedule(scheduler, sampler, steps, denoise=1.0):
 def schedules():
     out = {}
     for scheduler in SCHEDULERS:
-        for sampler in ("euler", "dpm_2", "uni_pc"):
+        for sampler in ("euler", "uni_pc"):
             for steps in STEPS + (3, 10, 60):
-                for denoise in (1.0, 0.85, 0.5, 0.382):
-                    if scheduler != "turbo" or int(steps / denoise) + (sampler != "euler") <= 10:
+                for denoise in (1.0, 0.5, 0.382):
+                    if scheduler != "turbo" or int(steps / denoise) + (sampler == "uni_pc") <= 10:
                         out[f"{scheduler}/{sampler}/{steps}/{denoise}"] = schedule(scheduler, sampler, steps, denoise)
 
     def same(name, n, sigmas, tolerance=1e-4):
@@ -145,7 +144,7 @@ def schedules():
     plain = external.DiscreteEpsDDPMDenoiser(None, torch.tensor(ALPHAS_CUMPROD), quantize=False)
     rounded = external.DiscreteEpsDDPMDenoiser(None, torch.tensor(ALPHAS_CUMPROD), quantize=True)
     velocity = external.DiscreteVDDPMDenoiser(None, torch.tensor(ALPHAS_CUMPROD), quantize=False)
-    timesteps = torch.tensor([0.0, 0.25, 10.5, 333.3, 998.9, 999.0])
+    timesteps = torch.tensor([0.0, 0.25, 10.5, 333.25, 998.875, 999.0])
     out["timesteps/sigmas"] = sigmas
     out["timesteps/of_sigmas"] = plain.sigma_to_t(sigmas)
     out["timesteps/nearest"] = rounded.sigma_to_t(sigmas).to(torch.float64)

@@ -210,8 +210,8 @@ impl Sampler {
 
     fn advance(&mut self, denoised: &Tensor) -> Result<Option<StepDone>> {
         let Some((latents, sigma)) = self.asked.take() else { bail!("the sample is done") };
-        if latents.shape() != denoised.shape() {
-            bail!("an image of {:?} answers to latents of {:?}", denoised.dims(), latents.dims());
+        if latents.shape() != denoised.shape() || latents.dtype() != denoised.dtype() {
+            bail!("{denoised:?} is no answer to {latents:?}");
         }
         self.answers.push(Answer { latents, sigma, denoised: denoised.clone() });
         let is_over = match &mut self.plan {

@@ -15,13 +15,19 @@ fn log_distance(Interval { from, to }: Interval) -> f64 {
 /// Adams-Bashforth with unequal steps: the integral of the polynomial through the last slopes.
 pub(super) fn lms(step: &Step<'_>) -> Result<Move> {
     let Interval { from, to } = step.interval();
-    let slopes_of = step.past.iter().rev().take(LMS_ORDER - 1);
-    let answers: Vec<_> = step.answers.iter().take(1).chain(slopes_of).collect();
+    let before = step.past.iter().rev().take(LMS_ORDER - 1);
+    let answers: Vec<_> = step.answers.iter().take(1).chain(before).collect();
     let nodes: Vec<f64> = answers.iter().map(|answer| answer.sigma).collect();
-    let slopes = answers.iter().map(|answer| answer.slope()).collect::<Result<Vec<_>>>()?;
+    // Slopes are differences of latents and images; what is one tensor gets one coefficient, so that
+    // the last step does not subtract large numbers.
     let mut terms = vec![(1.0, step.latents())];
-    for (i, slope) in slopes.iter().enumerate() {
-        terms.push((integral_of_lagrange(&nodes, i, from, to), slope));
+    for (i, answer) in answers.iter().enumerate() {
+        let weight = integral_of_lagrange(&nodes, i, from, to) / answer.sigma;
+        match i {
+            0 => terms[0].0 += weight,
+            _ => terms.push((weight, &answer.latents)),
+        }
+        terms.push((-weight, &answer.denoised));
     }
     linear(&terms).map(Move::To)
 }
