@@ -184,7 +184,7 @@ impl Sampler {
     }
 
     /// Takes the image that the network sees in the latents of the query. Tells when a step is over.
-    /// If it fails, nothing has changed.
+    /// If it fails, nothing has changed. Whether numbers are finite is for the caller to look at.
     pub(crate) fn accept(&mut self, denoised: &Tensor) -> Result<Option<StepDone>> {
         let mut next = self.clone();
         let done = next.advance(denoised)?;

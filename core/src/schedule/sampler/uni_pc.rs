@@ -102,7 +102,7 @@ fn solve(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
             (pivot..count).max_by(|a, b| rows[*a][pivot].abs().total_cmp(&rows[*b][pivot].abs()));
         rows.swap(pivot, largest.unwrap_or(pivot));
         let row = rows[pivot].clone();
-        for (i, other) in rows.iter_mut().enumerate().filter(|(i, _)| *i != pivot) {
+        for (_, other) in rows.iter_mut().enumerate().filter(|(i, _)| *i != pivot) {
             let factor = other[pivot] / row[pivot];
             other.iter_mut().zip(&row).for_each(|(value, own)| *value -= factor * own);
         }
