@@ -1,5 +1,5 @@
-//! Tags images with WD14 / WD-v3 taggers and edits them by instruction with Qwen-Image-Edit, in batches,
-//! without a Python stack.
+//! Tags images with WD14 / WD-v3 taggers, edits them by instruction with Qwen-Image-Edit, and generates them with
+//! SDXL, in batches, without a Python stack.
 //!
 //! ```
 //! use tagbrush::{LoadOptions, TagOptions, Tagger};
@@ -46,6 +46,8 @@
 //!   [`Tags`], raw scores or embeddings.
 //! - [`EditPipeline`] loads an edit model in the same way and turns slices of [`EditRequest`] into
 //!   [`Edited`] pictures, all in one run.
+//! - [`GeneratePipeline`] loads SDXL from a folder or a file and makes [`Generated`] pictures of slices of
+//!   [`GenerateRequest`], with the samplers of Fooocus.
 //! - [`TagOptions`] says which tags are kept, [`CaptionOptions`] how they are written as text.
 //! - [`FolderRun`] tags whole folders and goes on where a stopped run was.
 //! - [`Control`] cancels and reports progress; [`Limits`] bound what one picture may cost.

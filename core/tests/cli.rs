@@ -299,3 +299,38 @@ fn prompts_and_modes_of_edits_are_checked_before_the_model_is_loaded() {
     let error = edit(&["--prompt", "a"]);
     assert!(error.contains("model_not_found"), "{error}");
 }
+
+#[test]
+fn pictures_are_generated_from_prompts_and_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out").display().to_string();
+    let model = core().join("tests/goldens/generate-pipeline/model").display().to_string();
+    let common = ["--steps", "2", "--seed", "3", "--size", "64x64", "--output", &output];
+    let generate = |more: &[&str]| {
+        let mut arguments = vec!["generate", "--model", &model];
+        arguments.extend(common);
+        arguments.extend(more);
+        tagbrush(&arguments)
+    };
+    let made = generate(&["--prompt", "a cat", "--prompt", "<|endoftext|>", "-n", "2"]);
+    assert_eq!(made.status.code(), Some(2), "{}", stderr(&made));
+    assert!(stderr(&made).contains("2 of 4 outputs failed"), "{}", stderr(&made));
+    let read = |name: &str| fs::read(Path::new(&output).join(name)).unwrap();
+    let (first, second) = (read("0000.png"), read("0001.png"));
+    assert_ne!(first, second);
+    let image = images().join("owl.png").display().to_string();
+    let made = generate(&["--prompt", "a cat", "--image", &image, "--denoise", "0.3"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert_ne!(read("0000.png"), first);
+    // Mistakes are told before the model is looked for.
+    for (option, value) in [("--steps", "0"), ("--sampler", "best"), ("--size", "60x64")] {
+        let made = tagbrush(&[
+            "generate", "--model", "none", "--output", &output, "--prompt", "a", option, value,
+        ]);
+        let word = option.trim_start_matches('-').replace("size", "width");
+        assert!(stderr(&made).contains(&word), "{option}: {}", stderr(&made));
+    }
+    let made = tagbrush(&["generate", "--model", "none", "--output", &output, "--prompt", "a"]);
+    assert_eq!(made.status.code(), Some(1));
+    assert!(stderr(&made).contains("model_not_found"), "{}", stderr(&made));
+}

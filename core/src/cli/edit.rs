@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::{
-    Control, Device, EditOptions, EditPipeline, EditRequest, Edited, Error, ErrorKind, LoadOptions,
-    Lora, NegativePrompt, OutputSize, Precision, Preset, Result, ScanOptions, find_pictures,
+    Control, Device, EditOptions, EditPipeline, EditRequest, Error, ErrorKind, LoadOptions, Lora,
+    NegativePrompt, OutputSize, Precision, Preset, Result, ScanOptions, find_pictures,
 };
 use clap::{Args, ValueEnum};
 
+use super::cancel_on_interrupt;
+use super::outputs::{Outputs, make_folder};
 use super::progress::{Meter, Unit};
-use super::{FAILURE, INTERRUPTED, SOME_FAILED, SUCCESS, cancel_on_interrupt};
 
 /// Change images by instruction
 ///
@@ -176,10 +177,7 @@ impl EditCommand {
         // Every mistake in the options is found before the model is loaded.
         let requests = self.requests()?;
         let options = self.how.options();
-        std::fs::create_dir_all(&self.output).map_err(|e| {
-            Error::new(ErrorKind::Io, format!("cannot make the folder for outputs: {e}"))
-                .with("file", self.output.display())
-        })?;
+        make_folder(&self.output)?;
         let pipeline = EditPipeline::load(&self.model.model, &self.model.options())?;
         if !self.model.lora.is_empty() {
             pipeline.set_loras(&self.model.lora)?;
@@ -194,16 +192,15 @@ impl EditCommand {
         let control = Control::new()
             .on_progress(move |p| sink.set(p.done as u64, p.total.map(|total| total as u64)));
         cancel_on_interrupt(&control);
-        let mut report = Report {
-            command: &self,
-            requests: &requests,
-            meter: &meter,
-            made: 0,
-            failures: Vec::new(),
-        };
-        pipeline.edit_each(&requests, &options, &control, |i, output| report.take(i, output))?;
+        let mut outputs = Outputs::new(&self.output, self.format, &meter);
+        pipeline.edit_each(&requests, &options, &control, |i, output| {
+            outputs.take(i, output.map(|edited| edited.image));
+        })?;
         meter.finish();
-        Ok(report.conclude(&control))
+        Ok(outputs.conclude(&control, |i| match requests[i / self.how.n].images.first() {
+            Some(crate::Input::Path(path)) => path.display().to_string(),
+            _ => String::new(),
+        }))
     }
 
     /// One request for each image, or one for all.
@@ -295,57 +292,5 @@ impl How {
             options.max_sequence_length = length;
         }
         options
-    }
-}
-
-/// Outputs as they come.
-struct Report<'a> {
-    command: &'a EditCommand,
-    requests: &'a [EditRequest],
-    meter: &'a Meter,
-    made: usize,
-    failures: Vec<(usize, Error)>,
-}
-
-impl Report<'_> {
-    /// Writes an output, and prints where.
-    fn take(&mut self, number: usize, output: Result<Edited>) {
-        let name = format!("{number:04}.{}", self.command.format.extension());
-        let path = self.command.output.join(name);
-        let written = output.and_then(|edited| edited.image.save(&path));
-        match written {
-            Ok(()) => {
-                self.made += 1;
-                self.meter.print(&path.display().to_string());
-            }
-            Err(error) => self.failures.push((number, error)),
-        }
-    }
-
-    /// Prints what failed and gives the exit status.
-    fn conclude(self, control: &Control) -> u8 {
-        if control.is_cancelled() {
-            return INTERRUPTED;
-        }
-        if !self.failures.is_empty() {
-            eprintln!(
-                "{} of {} outputs failed:",
-                self.failures.len(),
-                self.failures.len() + self.made
-            );
-        }
-        for (number, error) in &self.failures {
-            let images = &self.requests[number / self.command.how.n].images;
-            let image = match images.first() {
-                Some(crate::Input::Path(path)) => path.display().to_string(),
-                _ => String::new(),
-            };
-            eprintln!("  {number:04} ({image}): [{}] {error}", error.code());
-        }
-        match (self.made, self.failures.is_empty()) {
-            (_, true) => SUCCESS,
-            (0, _) => FAILURE,
-            _ => SOME_FAILED,
-        }
     }
 }

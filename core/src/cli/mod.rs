@@ -5,7 +5,9 @@
 
 mod doctor;
 mod edit;
+mod generate;
 mod models;
+mod outputs;
 mod progress;
 mod pull;
 mod tag;
@@ -24,7 +26,7 @@ const SOME_FAILED: u8 = 2;
 /// Stopped by Ctrl-C, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// Tags images, and edits them by instruction.
+/// Tags images, edits them by instruction, and generates them.
 #[derive(Parser)]
 #[command(name = "tagbrush", version, max_term_width = 100, subcommand_required = true)]
 struct Cli {
@@ -36,6 +38,7 @@ struct Cli {
 enum Command {
     Tag(Box<tag::TagCommand>),
     Edit(Box<edit::EditCommand>),
+    Generate(Box<generate::GenerateCommand>),
     Pull(pull::PullCommand),
     /// List the models that go by a name
     Models,
@@ -67,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     let code = match cli.command {
         Command::Tag(command) => command.run(),
         Command::Edit(command) => command.run(),
+        Command::Generate(command) => command.run(),
         Command::Pull(command) => command.run(),
         Command::Models => models::run(),
         Command::Doctor => doctor::run(),

@@ -227,8 +227,11 @@ impl GenerateOptions {
         self
     }
 
-    /// Fails for the first option that means nothing.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Whether these options mean something, without any work.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the first that means nothing.
+    pub fn check(&self) -> Result<()> {
         let wrong = |field: &'static str, what: String| {
             Err(Error::invalid_input(what).with("field", field))
         };
