@@ -95,4 +95,5 @@ demo:
 # Makes the golden files anew from the reference libraries; needs core/tests/goldens/requirements.txt.
 goldens:
 	cd core/tests/goldens && for make in make_presets make_timm make_pixels make_preprocess make_onnx make_edit make_edit_networks \
-		make_edit_text_encoder make_edit_formats make_edit_pipeline make_generate_text make_generate_networks; do python3 $$make.py || exit 1; done
+		make_edit_text_encoder make_edit_formats make_edit_pipeline make_generate_text make_generate_networks \
+		make_generate_unet make_generate_single_file; do python3 $$make.py || exit 1; done
