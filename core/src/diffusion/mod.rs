@@ -5,6 +5,7 @@ mod flow;
 mod guidance;
 mod picture;
 mod plan;
+mod preview;
 #[cfg(test)]
 mod tests;
 
@@ -13,3 +14,4 @@ pub(crate) use flow::FlowEuler;
 pub(crate) use guidance::keeping_length;
 pub(crate) use picture::picture;
 pub(crate) use plan::runs;
+pub(crate) use preview::LatentColours;

@@ -7,7 +7,6 @@ mod load;
 mod lora;
 mod memory;
 mod prepare;
-mod preview;
 mod prompt;
 mod recipe;
 mod request;
@@ -88,7 +87,7 @@ struct Model {
     text: memory::Slot<load::TextEncoder>,
     vae: memory::Slot<QwenImageVae>,
     modulations: run::Modulations,
-    colours: memory::Slot<preview::LatentColours>,
+    colours: memory::Slot<crate::diffusion::LatentColours>,
     max_memory: Option<u64>,
     batch_size: usize,
     /// Held while a batch is worked on; what the networks were loaded for.

@@ -10,13 +10,12 @@ use candle_core::Tensor;
 use super::denoiser::{Condition, EditDenoiser};
 use super::encode::Encoded;
 use super::prepare::Batch;
-use super::preview::LatentColours;
 use super::request::{EditOptions, EditRequest, Resolved};
 use super::room::Room;
 use super::{Edited, Model};
 use crate::control::{Control, Preview};
 use crate::device::{Precision, classify};
-use crate::diffusion::{FlowEuler, Sample, Step, denoise, picture, runs};
+use crate::diffusion::{FlowEuler, LatentColours, Sample, Step, denoise, picture, runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::qwen_image::{Grid, Modulation, pack, unpack};
 use crate::schedule::{Rounding, Schedule, TorchGenerator};
@@ -327,7 +326,7 @@ impl Model {
     fn colours(&self) -> Result<Arc<LatentColours>> {
         self.colours.get(|| {
             let vae = self.vae()?;
-            LatentColours::fit(&vae, self.placement.candle())
+            LatentColours::fit(|pictures| vae.encode(pictures), self.placement.candle())
                 .map_err(|e| classify(e, "cannot make previews"))
         })
     }

@@ -1,5 +1,7 @@
 //! The network as the denoising loop asks it: noise levels, prompts and guidance of a batch.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use super::options::{GenerateOptions, SizeGuidance};
@@ -16,22 +18,20 @@ pub(super) struct SizedPrompt {
     pub(super) plain: Prompt,
 }
 
-/// What one picture is made from.
-pub(super) struct Condition {
-    pub(super) positive: SizedPrompt,
+/// The prompts of one picture. Pictures share equal ones.
+pub(super) struct Prompts {
+    pub(super) positive: Arc<SizedPrompt>,
     /// With guidance.
-    pub(super) negative: Option<SizedPrompt>,
-    /// The latents `(h, w, c)` of the picture that it starts from.
-    pub(super) picture: Option<Tensor>,
+    pub(super) negative: Option<Arc<SizedPrompt>>,
 }
 
-/// The network with the conditions of all samples of a run.
+/// The network with the prompts of all samples of a run.
 pub(super) struct GenerateDenoiser<'a> {
     pub(super) unet: &'a UNet,
     pub(super) prediction: Prediction,
     pub(super) options: &'a GenerateOptions,
     /// Of each sample.
-    pub(super) conditions: Vec<&'a Condition>,
+    pub(super) prompts: Vec<Prompts>,
 }
 
 impl GenerateDenoiser<'_> {
@@ -40,10 +40,10 @@ impl GenerateDenoiser<'_> {
     }
 
     fn prompt(&self, evaluation: &Evaluation<'_>, time: f64) -> &Prompt {
-        let condition = self.conditions[evaluation.sample];
-        let prompt = match (evaluation.branch, &condition.negative) {
+        let prompts = &self.prompts[evaluation.sample];
+        let prompt = match (evaluation.branch, &prompts.negative) {
             (Branch::Negative, Some(negative)) => negative,
-            _ => &condition.positive,
+            _ => &prompts.positive,
         };
         let SizeGuidance { end, .. } = self.options.size_guidance;
         match time > LAST_TIME * f64::from(1.0 - end) {

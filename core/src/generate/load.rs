@@ -1,7 +1,7 @@
 //! From a model's files to networks that are ready to run.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::DType;
 
@@ -71,10 +71,10 @@ impl Model {
             AutoencoderKl::load(&vae.config, &weights.root())
         })?;
         let batch_size = options.batch_size.unwrap_or(usize::MAX);
-        let running = Mutex::default();
+        let (colours, running) = (OnceLock::new(), Mutex::default());
         let mut decode = options.decode.clone();
         decode.apply_orientation.get_or_insert(true);
-        Ok(Self { texts, unet, vae, prediction, decode, placement, batch_size, running })
+        Ok(Self { texts, unet, vae, prediction, decode, placement, colours, batch_size, running })
     }
 }
 

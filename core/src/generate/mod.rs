@@ -11,12 +11,13 @@ mod run;
 mod tests;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
 
 use crate::control::Control;
 use crate::device::Placement;
+use crate::diffusion::LatentColours;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -54,6 +55,8 @@ struct Model {
     prediction: Prediction,
     decode: DecodeOptions,
     placement: Placement,
+    /// Of previews, once one was asked for.
+    colours: OnceLock<LatentColours>,
     batch_size: usize,
     /// Held while a batch is worked on.
     running: Mutex<()>,

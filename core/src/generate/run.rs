@@ -2,22 +2,24 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use candle_core::{Result as Computed, Tensor};
 
-use super::denoiser::{Condition, GenerateDenoiser, SizedPrompt};
+use super::denoiser::{GenerateDenoiser, Prompts, SizedPrompt};
 use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
 use super::prompt::encode::Conditioning;
 use super::prompt::lines::texts;
 use super::recipe::MULTIPLE;
 use super::{Generated, Model};
-use crate::control::Control;
+use crate::control::{Control, Preview};
 use crate::device::classify;
-use crate::diffusion::{Question, Sample, Sampler, Step, denoise, picture, runs};
-use crate::error::Result;
-use crate::models::sdxl::{Added, Prompt};
+use crate::diffusion::{
+    Branch, LatentColours, Question, Sample, Sampler, Step, denoise, picture, runs,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::models::sdxl::Added;
 use crate::pixels::{Filter, Input, Step as PixelStep, apply_steps};
 use crate::schedule::{self, Noise, TorchGenerator};
 
@@ -30,12 +32,22 @@ const TOLD_MULTIPLE: usize = 64;
 /// Gives the result of a picture, by its number.
 pub(super) type Deliver<'a> = dyn FnMut(usize, Result<Generated>) + 'a;
 
+/// What the pictures of a request are made from.
+struct Condition<'a> {
+    request: &'a GenerateRequest,
+    positive: Conditioning,
+    /// With guidance.
+    negative: Option<Conditioning>,
+    /// The latents `(h, w, c)` of the picture that it starts from.
+    picture: Option<Tensor>,
+}
+
 /// One picture to make.
 struct Output<'a> {
     request: usize,
     variant: usize,
     seed: u64,
-    condition: &'a Condition,
+    condition: &'a Condition<'a>,
 }
 
 /// All of one call.
@@ -117,7 +129,7 @@ impl Run<'_> {
     }
 
     /// What every request is made from. A prompt that several requests have is encoded once.
-    fn conditions(&self, requests: &[GenerateRequest]) -> Vec<Result<Condition>> {
+    fn conditions<'a>(&self, requests: &'a [GenerateRequest]) -> Vec<Result<Condition<'a>>> {
         let mut known = HashMap::new();
         let each = requests.iter().enumerate();
         each.map(|(i, request)| {
@@ -130,28 +142,25 @@ impl Run<'_> {
         &self,
         request: &'a GenerateRequest,
         known: &mut HashMap<&'a str, Conditioning>,
-    ) -> Result<Condition> {
+    ) -> Result<Condition<'a>> {
         request.check()?;
-        let mut sized = |field: &'static str, prompt: &'a str, scale: f32| {
-            let text = match known.entry(prompt) {
-                Entry::Occupied(text) => text.into_mut(),
-                Entry::Vacant(place) => {
-                    self.control.check()?;
-                    place.insert(self.encode(prompt).map_err(|error| error.with("field", field))?)
-                }
-            };
-            let emphasised = self.prompt(text, scale)?;
-            Ok(SizedPrompt { emphasised, plain: self.prompt(text, 1.0)? })
+        let mut encode = |field: &'static str, prompt: &'a str| {
+            if let Some(text) = known.get(prompt) {
+                return Ok(text.clone());
+            }
+            self.control.check()?;
+            let text = self.encode(prompt).map_err(|error: Error| error.with("field", field))?;
+            known.insert(prompt, text.clone());
+            Ok(text)
         };
-        let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
-        let positive = sized("prompt", &request.prompt, positive)?;
+        let positive = encode("prompt", &request.prompt)?;
         let negative = match self.options.is_guided() {
-            true => Some(sized("negative_prompt", &request.negative_prompt, negative)?),
+            true => Some(encode("negative_prompt", &request.negative_prompt)?),
             false => None,
         };
         let picture = request.image.as_ref().map(|image| self.picture(image)).transpose();
         let picture = picture.map_err(|error| error.with("field", "image"))?;
-        Ok(Condition { positive, negative, picture })
+        Ok(Condition { request, positive, negative, picture })
     }
 
     /// The latents of a picture that is laid over white and stretched to the output's size.
@@ -175,19 +184,48 @@ impl Run<'_> {
         self.model.texts.encode(&texts, texts.len(), self.options.clip_skip)
     }
 
-    /// A text for the network, which is told that the picture has `scale` times its size.
-    fn prompt(&self, text: &Conditioning, scale: f32) -> Result<Prompt> {
+    /// The prompts of outputs as the network takes them. What its layers make of a text is large, so it
+    /// is there for a run only, and once for equal texts.
+    fn prompts(&self, outputs: &[Output<'_>]) -> Result<Vec<Prompts>> {
+        let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
+        let mut known: HashMap<(Branch, &str), Arc<SizedPrompt>> = HashMap::new();
+        let mut sized = |branch, prompt, text: &Conditioning, scale| -> Result<_> {
+            Ok(match known.entry((branch, prompt)) {
+                Entry::Occupied(sized) => Arc::clone(sized.get()),
+                Entry::Vacant(place) => {
+                    Arc::clone(place.insert(Arc::new(self.sized(text, scale)?)))
+                }
+            })
+        };
+        let each = outputs.iter().map(|output| {
+            let Condition { request, positive: with, negative: against, .. } = output.condition;
+            let against = against.as_ref().map(|text| {
+                sized(Branch::Negative, request.negative_prompt.as_str(), text, negative)
+            });
+            let negative = against.transpose()?;
+            let positive = sized(Branch::Positive, request.prompt.as_str(), with, positive)?;
+            Ok(Prompts { positive, negative })
+        });
+        each.collect()
+    }
+
+    /// A text for the network, which is told that the picture has `scale` times its size, and its size.
+    fn sized(&self, text: &Conditioning, scale: f32) -> Result<SizedPrompt> {
         let (width, height) = self.options.size;
-        let scaled = |side: usize| (side as f32 * scale).floor();
         let told = |side: usize| {
             let times = (side as f32 / TOLD_MULTIPLE as f32).round_ties_even();
             times * TOLD_MULTIPLE as f32
         };
-        let sizes = [scaled(height), scaled(width), 0.0, 0.0, told(height), told(width)];
+        let sizes = |scale: f32| {
+            let [tall, wide] = [height, width].map(|side| (side as f32 * scale).floor());
+            [tall, wide, 0.0, 0.0, told(height), told(width)]
+        };
         let flat = |x: &Tensor| x.squeeze(0).map_err(|e| classify(e, "cannot prepare a prompt"));
-        let pooled = flat(&text.pooled)?;
-        let added = Added { pooled: &pooled, sizes: &sizes };
-        self.model.unet.prompt(&flat(&text.states)?, Some(added))
+        let (states, pooled) = (flat(&text.states)?, flat(&text.pooled)?);
+        let (unet, pooled) = (&self.model.unet, &pooled);
+        let plain = unet.prompt(&states, Some(Added { pooled, sizes: &sizes(1.0) }))?;
+        let emphasised = unet.prompt_again(&plain, Added { pooled, sizes: &sizes(scale) })?;
+        Ok(SizedPrompt { emphasised, plain })
     }
 
     /// Makes outputs in one run, with an answer for each.
@@ -225,15 +263,24 @@ impl Run<'_> {
             let guidance = output.condition.negative.is_some().then_some(options.guidance_scale);
             samples.push(Sample { sampler: Box::new(sampler), guidance });
         }
-        let conditions = outputs.iter().map(|output| output.condition).collect();
+        let prompts = self.prompts(outputs)?;
         let (unet, prediction) = (&model.unet, model.prediction);
-        let denoiser = GenerateDenoiser { unet, prediction, options, conditions };
-        let mut watch = |_: &Step<'_>| {
+        let denoiser = GenerateDenoiser { unet, prediction, options, prompts };
+        let colours = control.has_preview().then(|| model.colours()).transpose()?;
+        let (n, steps) = (options.n, self.sigmas[0].len() - 1);
+        let mut watch = |step: &Step<'_>| {
             self.steps_done += 1;
             self.computed += 1;
             let left = self.steps.saturating_sub(self.steps_done) as u32;
             let left = self.start.elapsed() / self.computed * left;
             control.report_with(self.steps_done, Some(self.steps), Some(left));
+            let output = &outputs[step.sample];
+            if let Some(colours) = colours
+                && let Ok((width, height, pixels)) = preview(colours, step)
+            {
+                let (output, pixels) = (output.request * n + output.variant, pixels.into());
+                control.show(Preview { output, step: step.step, steps, width, height, pixels });
+            }
         };
         let answers = denoise(&denoiser, &mut samples, control, &mut watch);
         Ok(samples
@@ -266,6 +313,29 @@ impl Run<'_> {
         let noise = Noise::new(generator);
         let state = schedule::Sampler::new(options.sampler, sigmas, start, noise)?;
         Ok(Sigmas { state, estimate: None })
+    }
+}
+
+/// Width, height and RGB pixels of what a sample will be.
+fn preview(colours: &LatentColours, step: &Step<'_>) -> Computed<(u32, u32, Vec<u8>)> {
+    let latents = step.estimate()?;
+    let (height, width, channels) = latents.dims3()?;
+    let pixels = colours.pixels(&latents.reshape((height * width, channels))?)?;
+    Ok((width as u32, height as u32, pixels))
+}
+
+impl Model {
+    fn colours(&self) -> Result<&LatentColours> {
+        if self.colours.get().is_none() {
+            let encode = |pictures: &Tensor| self.vae.encode(pictures);
+            let fitted = LatentColours::fit(encode, self.placement.candle());
+            let fitted = fitted.map_err(|e| classify(e, "cannot make previews"))?;
+            // Runs come one after the other; were there two, both would have fitted the same.
+            let _ = self.colours.set(fitted);
+        }
+        self.colours
+            .get()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the colours of previews were lost"))
     }
 }
 

@@ -181,3 +181,19 @@ fn a_cancel_stops_what_is_left() {
         assert_eq!(found.unwrap_err().kind(), ErrorKind::Cancelled);
     }
 }
+
+#[test]
+fn every_step_has_a_preview() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let inner = Arc::clone(&seen);
+    let control = Control::new().on_preview(move |preview| {
+        assert_eq!((preview.width, preview.height, preview.steps), (8, 16, 3));
+        assert_eq!(preview.pixels.len(), 8 * 16 * 3);
+        inner.lock().unwrap().push((preview.output, preview.step));
+    });
+    let options = GenerateOptions { size: (64, 128), n: 2, steps: 3, ..Default::default() };
+    pipeline().generate_batch(&[GenerateRequest::default()], &options, &control).unwrap();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort_unstable();
+    assert_eq!(seen, [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]);
+}

@@ -1,8 +1,8 @@
 //! What denoising starts from and how far each step goes: noise, sigmas and samplers. No networks.
 //!
 //! Edit models are denoised by flow matching ([`Schedule`]). Stable Diffusion XL has a choice: a
-//! [`Scheduler`](scheduler::Scheduler) chooses sigmas, a [`Sampler`](sampler::Sampler) goes along
-//! them, and a [`Preconditioning`](preconditioning::Preconditioning) is around the network.
+//! [`Scheduler`] chooses sigmas, a [`Sampler`] goes along
+//! them, and a [`Preconditioning`] is around the network.
 
 mod config;
 mod discrete;

@@ -103,7 +103,23 @@ impl UNet {
                 )));
             }
         }
-        match (&self.config.added, &added) {
+        self.check_added(added)?;
+        self.prepare(text, added).map_err(|e| classify(e, "cannot prepare a prompt"))
+    }
+
+    /// The same text with another vector and other sizes; what layers make of the text is shared.
+    ///
+    /// # Errors
+    /// As [`prompt`](Self::prompt).
+    pub(crate) fn prompt_again(&self, prompt: &Prompt, added: Added<'_>) -> error::Result<Prompt> {
+        self.check_added(Some(added))?;
+        let added = self.embed(Some(added)).map_err(|e| classify(e, "cannot prepare a prompt"))?;
+        Ok(Prompt { layers: prompt.layers.clone(), added, tokens: prompt.tokens })
+    }
+
+    /// Fails unless vector and sizes are there if the network asks for them, as many as it asks for.
+    fn check_added(&self, added: Option<Added<'_>>) -> error::Result<()> {
+        match (&self.config.added, added) {
             (None, None) => {}
             (Some(config), Some(Added { pooled, sizes })) => {
                 let values = pooled.elem_count() + sizes.len() * config.time_dim;
@@ -124,7 +140,7 @@ impl UNet {
                 return Err(Error::invalid_input("the network takes no vector and no sizes"));
             }
         }
-        self.prepare(text, added).map_err(|e| classify(e, "cannot prepare a prompt"))
+        Ok(())
     }
 
     fn prepare(&self, text: &Tensor, added: Option<Added<'_>>) -> Result<Prompt> {
@@ -137,16 +153,18 @@ impl UNet {
             .flat_map(Transformer::layers)
             .map(|layer| layer.keys_values(&tokens))
             .collect::<Result<_>>()?;
-        let embed = |embedding: &Embedding, config: &AddedConfig, added: Added<'_>| {
-            let sizes = Sinusoids::new(&self.config, config.time_dim).of(added.sizes)?;
-            let pooled = added.pooled.to_dtype(DType::F32)?.to_device(sizes.device())?;
-            embedding.forward(&Tensor::cat(&[pooled, sizes.flatten_all()?], 0)?.unsqueeze(0)?)
+        Ok(Prompt { layers, added: self.embed(added)?, tokens: text.dim(0)? })
+    }
+
+    fn embed(&self, added: Option<Added<'_>>) -> Result<Option<Tensor>> {
+        let (Some(embedding), Some(config), Some(added)) = (&self.added, &self.config.added, added)
+        else {
+            return Ok(None);
         };
-        let added = match (&self.added, &self.config.added, added) {
-            (Some(embedding), Some(config), Some(added)) => Some(embed(embedding, config, added)?),
-            _ => None,
-        };
-        Ok(Prompt { layers, added, tokens: text.dim(0)? })
+        let sizes = Sinusoids::new(&self.config, config.time_dim).of(added.sizes)?;
+        let pooled = added.pooled.to_dtype(DType::F32)?.to_device(sizes.device())?;
+        let all = Tensor::cat(&[pooled, sizes.flatten_all()?], 0)?;
+        embedding.forward(&all.unsqueeze(0)?).map(Some)
     }
 
     /// Latents `(b, h, w, in_channels)` of any size, with a time (0 to 1000 in published models, also

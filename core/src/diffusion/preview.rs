@@ -6,8 +6,6 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::models::qwen_image::QwenImageVae;
-
 /// Levels of each channel among the colours that are fitted.
 const LEVELS: [f32; 4] = [-0.9, -0.3, 0.3, 0.9];
 /// Side of a flat picture in pixels.
@@ -16,12 +14,17 @@ const SIDE: usize = 32;
 const RIDGE: f64 = 1e-3;
 
 /// The map: for red, green and blue a factor for each channel and a constant.
-pub(super) struct LatentColours {
+pub(crate) struct LatentColours {
     rows: [Vec<f32>; 3],
 }
 
 impl LatentColours {
-    pub(super) fn fit(vae: &QwenImageVae, device: &Device) -> Result<Self> {
+    /// For the autoencoder of which `encode` is the first half: pictures `(b, h, w, 3)` between -1 and 1 to
+    /// latents `(b, .., c)`.
+    pub(crate) fn fit(
+        encode: impl FnOnce(&Tensor) -> Result<Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
         let mut colours = Vec::new();
         for r in LEVELS {
             for g in LEVELS {
@@ -31,7 +34,7 @@ impl LatentColours {
         let pixels: Vec<f32> =
             colours.iter().flat_map(|colour| colour.repeat(SIDE * SIDE)).collect();
         let pictures = Tensor::from_vec(pixels, (colours.len(), SIDE, SIDE, 3), device)?;
-        let latents = vae.encode(&pictures)?.mean((1, 2))?.to_dtype(DType::F32)?;
+        let latents = encode(&pictures)?.mean((1, 2))?.to_dtype(DType::F32)?;
         Ok(Self::solve(&latents.to_vec2::<f32>()?, &colours))
     }
 
@@ -63,7 +66,7 @@ impl LatentColours {
     }
 
     /// RGB pixels for latents `(pixels, channels)`, one after the other.
-    pub(super) fn pixels(&self, latents: &Tensor) -> Result<Vec<u8>> {
+    pub(crate) fn pixels(&self, latents: &Tensor) -> Result<Vec<u8>> {
         let latents = latents.to_vec2::<f32>()?;
         Ok(latents
             .iter()
