@@ -99,6 +99,9 @@ struct How {
     /// The layer of the text encoders to use, counted from the last, which is 1
     #[arg(long, default_value = "2", value_name = "N")]
     clip_skip: usize,
+    /// How much of its grain an image keeps that the model would smooth, 0 to 30
+    #[arg(long, default_value = "2", value_name = "F")]
+    sharpness: f32,
     /// How much of --image is made anew, above 0 and up to 1
     #[arg(long, default_value = "0.5", value_name = "F")]
     denoise: f64,
@@ -185,6 +188,7 @@ impl How {
             .scheduler(self.scheduler)
             .clip_skip(self.clip_skip)
             .denoise(self.denoise)
+            .sharpness(self.sharpness)
             .adaptive_guidance(self.adaptive_guidance);
         options.seed = self.seed;
         if self.no_size_guidance {

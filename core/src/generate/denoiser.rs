@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::options::{GenerateOptions, SizeGuidance};
+use super::sharpen::sharpened;
 use crate::diffusion::{Branch, Denoiser, Evaluation};
 use crate::models::sdxl::{Prompt, UNet};
 use crate::schedule::{Preconditioning, Prediction};
@@ -76,7 +77,7 @@ impl Denoiser for GenerateDenoiser<'_> {
             .collect()
     }
 
-    /// Away from the negative answer. Where the scale is above
+    /// Away from the negative answer, from the positive one made sharper. Where the scale is above
     /// [`adaptive_guidance`](GenerateOptions::adaptive_guidance), it starts there and grows as the noise goes.
     fn guide(
         &self,
@@ -89,6 +90,11 @@ impl Denoiser for GenerateDenoiser<'_> {
         let time = self.preconditioning(evaluation.question.sigma).c_noise;
         let progress = (1.0 - time / LAST_TIME).clamp(0.0, 1.0);
         let scale = f64::from(start) + progress * f64::from(scale - start);
+        let sharpness = f64::from(self.options.sharpness);
+        let positive = &match sharpness {
+            0.0 => positive.clone(),
+            _ => sharpened(evaluation.question.latents, positive, sharpness, progress)?,
+        };
         negative + ((positive - negative)? * scale)?
     }
 }

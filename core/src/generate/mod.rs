@@ -7,6 +7,7 @@ mod parts;
 mod prompt;
 mod recipe;
 mod run;
+mod sharpen;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,8 @@ const MAX_VARIANTS: usize = 1024;
 const MAX_SIDE: usize = 1 << 13;
 /// Longest prompt in bytes.
 const MAX_PROMPT: usize = 32 << 10;
+/// Largest sharpness.
+const MAX_SHARPNESS: f32 = 30.0;
 /// Largest scale of guidance.
 const MAX_GUIDANCE: f32 = 100.0;
 
@@ -93,6 +95,8 @@ pub struct GenerateOptions {
     pub size_guidance: SizeGuidance,
     /// Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes.
     pub adaptive_guidance: f32,
+    /// How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance.
+    pub sharpness: f32,
     /// How much of a request's picture is made anew, above 0 and up to 1: such a part of the noise levels
     /// is gone through, in as many steps. Requests without a picture are not concerned.
     pub denoise: f64,
@@ -136,6 +140,7 @@ impl Default for GenerateOptions {
             seed: None,
             size_guidance: SizeGuidance::default(),
             adaptive_guidance: 7.0,
+            sharpness: 2.0,
             denoise: 0.5,
             keep_values: false,
         }
@@ -206,6 +211,13 @@ impl GenerateOptions {
         self
     }
 
+    /// The same options with another sharpness.
+    #[must_use]
+    pub fn sharpness(mut self, sharpness: f32) -> Self {
+        self.sharpness = sharpness;
+        self
+    }
+
     /// The same options with another part that is made anew.
     #[must_use]
     pub fn denoise(mut self, part: f64) -> Self {
@@ -248,6 +260,7 @@ impl GenerateOptions {
         for (field, value, range) in [
             ("guidance_scale", self.guidance_scale, 0.0..=MAX_GUIDANCE),
             ("adaptive_guidance", self.adaptive_guidance, 0.0..=MAX_GUIDANCE),
+            ("sharpness", self.sharpness, 0.0..=MAX_SHARPNESS),
             ("size_guidance.positive", positive, 0.1..=10.0),
             ("size_guidance.negative", negative, 0.1..=10.0),
             ("size_guidance.end", end, 0.0..=1.0),

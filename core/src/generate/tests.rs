@@ -49,6 +49,7 @@ impl Picture {
             scheduler: self.scheduler.parse().unwrap(),
             size_guidance: SizeGuidance::NONE,
             adaptive_guidance: 100.0,
+            sharpness: 0.0,
             denoise: self.denoise.unwrap_or(1.0),
             keep_values: true,
             ..Default::default()
@@ -157,6 +158,7 @@ fn options_that_mean_nothing_are_refused_by_name() {
         ("height", GenerateOptions { size: (64, 0), ..good.clone() }),
         ("steps", GenerateOptions { steps: 0, ..good.clone() }),
         ("guidance_scale", GenerateOptions { guidance_scale: f32::NAN, ..good.clone() }),
+        ("sharpness", GenerateOptions { sharpness: 31.0, ..good.clone() }),
         ("denoise", GenerateOptions { denoise: 0.0, ..good.clone() }),
         ("clip_skip", GenerateOptions { clip_skip: 0, ..good.clone() }),
     ] {
