@@ -2,7 +2,7 @@
 
 Of each case `x`, `seen` and `sharpened`, `(h, w, c)`, for a sharpness of 200 after 0.7 of the way.
 
-    pip install -r requirements.txt kornia==0.9.0 && python make_generate_sharpness.py
+    pip install -r requirements.txt && python make_generate_sharpness.py
 """
 
 import pathlib
