@@ -3,18 +3,17 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tagbrush::{Control, EditOptions, EditRequest, Edited, Input, NegativePrompt, Result};
+use tagbrush::{Control, EditOptions, EditRequest, Input, NegativePrompt};
 
-use crate::edit_stream::EditStream;
-use crate::errors::{OrRaise, exception};
-use crate::floats::{Floats, decimal};
-use crate::image::Image;
+use crate::errors::OrRaise;
+use crate::floats::decimal;
 use crate::image_in::input;
 use crate::options::{edit_options, load_options, loras};
+use crate::output_stream::OutputStream;
+use crate::outputs::Places;
 use crate::running::{Listeners, run, run_or_leave};
 
 #[pyclass(frozen)]
@@ -41,19 +40,12 @@ impl EditPipeline {
         progress: Option<Py<PyAny>>,
         preview: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        // Above this call stand `edit_batch` and whoever called it.
-        let options = noted_options(py, options, 3)?;
-        let requests = Requests::read(requests, options.n)?;
-        let (pipeline, asked) = (self.0.clone(), requests.asked.clone());
-        let listeners = Listeners { progress, preview };
-        let work = move |control: &Control| pipeline.edit_batch(&asked, &options, control);
-        let outputs = run(py, listeners, work)?.or_raise(py)?.into_iter().enumerate();
-        PyList::new(
-            py,
-            outputs
-                .map(|(i, output)| requests.output(py, i, output))
-                .collect::<PyResult<Vec<_>>>()?,
-        )
+        let options = noted_options(py, options)?;
+        let (requests, places) = read(requests, options.n)?;
+        let pipeline = self.0.clone();
+        let work = move |control: &Control| pipeline.edit_batch(&requests, &options, control);
+        let outputs = run(py, Listeners { progress, preview }, work)?.or_raise(py)?;
+        places.list(py, outputs)
     }
 
     /// The same outputs one by one.
@@ -64,12 +56,16 @@ impl EditPipeline {
         options: &Bound<'py, PyDict>,
         progress: Option<Py<PyAny>>,
         preview: Option<Py<PyAny>>,
-    ) -> PyResult<EditStream> {
-        let options = noted_options(py, options, 2)?;
+    ) -> PyResult<OutputStream> {
+        let options = noted_options(py, options)?;
         // What options mean is checked here and now; requests fail in their places.
         self.0.check(&[], &options).or_raise(py)?;
-        let requests = Requests::read(requests, options.n)?;
-        EditStream::start(py, self.0.clone(), requests, options, Listeners { progress, preview })
+        let (requests, places) = read(requests, options.n)?;
+        let pipeline = self.0.clone();
+        OutputStream::start(py, places, Listeners { progress, preview }, move |control, give| {
+            let give = |_, output: tagbrush::Result<_>| give(output.map(Into::into));
+            pipeline.edit_each(&requests, &options, control, give)
+        })
     }
 
     /// Of requests without their pictures, of which only the number matters.
@@ -117,11 +113,15 @@ impl EditPipeline {
     }
 }
 
-/// Options, with a warning for those without effect that points at the call `depth` levels above.
-fn noted_options(py: Python<'_>, options: &Bound<'_, PyDict>, depth: i32) -> PyResult<EditOptions> {
+/// How many calls of Python are around ours: two of `tagbrush/_pipeline.py`, the public method, and the call
+/// that a warning points at.
+const CALLS: i32 = 4;
+
+/// Options, with a warning for those without effect.
+fn noted_options(py: Python<'_>, options: &Bound<'_, PyDict>) -> PyResult<EditOptions> {
     let options = edit_options(Some(options))?;
     for note in options.notes() {
-        PyErr::warn(py, &py.get_type::<PyUserWarning>(), &CString::new(note)?, depth)?;
+        PyErr::warn(py, &py.get_type::<PyUserWarning>(), &CString::new(note)?, CALLS)?;
     }
     Ok(options)
 }
@@ -138,56 +138,18 @@ fn request(
     request
 }
 
-/// Requests as the core takes them, and what is wrong with pictures that it never sees.
-pub(crate) struct Requests {
-    pub(crate) asked: Vec<EditRequest>,
-    failed: Vec<Option<PyErr>>,
-    /// Outputs of each.
-    n: usize,
-}
-
-impl Requests {
-    fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<Self> {
-        let mut read = Self { asked: Vec::new(), failed: Vec::new(), n };
-        for (images, prompt, negative, seed) in requests {
-            let images: PyResult<Vec<PyResult<Input>>> = images.iter().map(input).collect();
-            let (images, error) = match images?.into_iter().collect() {
-                Ok(images) => (images, None),
-                // Without pictures the core refuses the request too, so outputs keep their numbers.
-                Err(error) => (Vec::new(), Some(error)),
-            };
-            read.asked.push(request(images, prompt, negative, seed));
-            read.failed.push(error);
-        }
-        Ok(read)
-    }
-
-    /// How many outputs there will be.
-    pub(crate) fn outputs(&self) -> usize {
-        self.failed.len() * self.n
-    }
-
-    /// A tuple (image, seed, request, variant, values) or an exception object for an output.
-    pub(crate) fn output<'py>(
-        &self,
-        py: Python<'py>,
-        number: usize,
-        output: Result<Edited>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        match (&self.failed[number / self.n], output) {
-            (Some(error), _) => Ok(error.value(py).clone().into_any()),
-            (None, Ok(edited)) => parts(py, edited)?.into_bound_py_any(py),
-            (None, Err(error)) => exception(py, &error),
-        }
-    }
-}
-
-type Parts = (Py<Image>, u64, usize, usize, Option<Py<Floats>>);
-
-fn parts(py: Python<'_>, edited: Edited) -> PyResult<Parts> {
-    let (width, height) = (edited.image.width() as usize, edited.image.height() as usize);
-    let values =
-        edited.values.map(|values| Py::new(py, Floats::shared(values, &[height, width, 3])));
-    let image = Py::new(py, Image(edited.image))?;
-    Ok((image, edited.seed, edited.request, edited.variant, values.transpose()?))
+fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<EditRequest>, Places)> {
+    let mut places = Places::new(n);
+    let read = |(images, prompt, negative, seed): Request<'_>| {
+        let images: PyResult<Vec<PyResult<Input>>> = images.iter().map(input).collect();
+        let (images, error) = match images?.into_iter().collect() {
+            Ok(images) => (images, None),
+            // Without pictures the core refuses the request too, so outputs keep their numbers.
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        places.add(error);
+        Ok(request(images, prompt, negative, seed))
+    };
+    let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;
+    Ok((requests, places))
 }

@@ -8,14 +8,16 @@
 use pyo3::prelude::*;
 
 mod edit;
-mod edit_stream;
 mod errors;
 mod floats;
 mod folder;
+mod generate;
 mod image;
 mod image_in;
 mod models;
 mod options;
+mod output_stream;
+mod outputs;
 mod running;
 mod stream;
 mod tagger;
@@ -29,17 +31,19 @@ mod _core {
     #[pymodule_export]
     use crate::edit::EditPipeline;
     #[pymodule_export]
-    use crate::edit_stream::EditStream;
-    #[pymodule_export]
     use crate::errors::error_classes;
     #[pymodule_export]
     use crate::floats::Floats;
+    #[pymodule_export]
+    use crate::generate::GeneratePipeline;
     #[pymodule_export]
     use crate::image::Image;
     #[pymodule_export]
     use crate::models::{
         cache_dir, cpu_kernels, find_known, known_models, main, pull, set_threads,
     };
+    #[pymodule_export]
+    use crate::output_stream::OutputStream;
     #[pymodule_export]
     use crate::running::Preview;
     #[pymodule_export]

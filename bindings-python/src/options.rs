@@ -12,7 +12,8 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use tagbrush::{
-    CaptionOptions, Category, EditOptions, FolderOptions, LoadOptions, OutputSize, TagOptions,
+    CaptionOptions, Category, EditOptions, FolderOptions, GenerateOptions, LoadOptions, OutputSize,
+    SizeGuidance, TagOptions,
 };
 
 use crate::errors::{OrRaise, invalid, raised};
@@ -173,6 +174,40 @@ pub(crate) fn edit_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Edit
     Ok(edit)
 }
 
+pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<GenerateOptions> {
+    let mut generate = GenerateOptions::default();
+    // Here `None` says something: that the network is told the real size.
+    if options.get_item("size_guidance")?.is_some_and(|sizes| sizes.is_none()) {
+        generate.size_guidance = SizeGuidance::NONE;
+    }
+    for argument in arguments(Some(options))? {
+        match argument.name.as_str() {
+            "n" => generate.n = argument.get()?,
+            "size" => generate.size = sides(&argument)?,
+            "steps" => generate.steps = argument.get()?,
+            "guidance_scale" => generate.guidance_scale = argument.get()?,
+            "sampler" => generate.sampler = argument.parse()?,
+            "scheduler" => generate.scheduler = argument.parse()?,
+            "clip_skip" => generate.clip_skip = argument.get()?,
+            "seed" => generate.seed = Some(argument.get()?),
+            "size_guidance" => {
+                let (positive, negative, end) = argument.get()?;
+                generate.size_guidance = SizeGuidance { positive, negative, end };
+            }
+            "adaptive_guidance" => generate.adaptive_guidance = argument.get()?,
+            "denoise" => generate.denoise = argument.get()?,
+            "keep_values" => generate.keep_values = argument.get()?,
+            _ => {
+                return Err(argument.unknown(
+                    "n, size, steps, guidance_scale, sampler, scheduler, clip_skip, seed, \
+                     size_guidance, adaptive_guidance, denoise, keep_values",
+                ));
+            }
+        }
+    }
+    Ok(generate)
+}
+
 pub(crate) fn folder_options(options: &Bound<'_, PyDict>) -> PyResult<FolderOptions> {
     let mut folder = FolderOptions::default();
     for argument in arguments(Some(options))? {
@@ -195,6 +230,14 @@ fn size(argument: &Argument<'_>) -> PyResult<OutputSize> {
     }
     let (width, height) = argument.get()?;
     Ok(OutputSize::Exact(width, height))
+}
+
+/// A size that is not automatic.
+fn sides(argument: &Argument<'_>) -> PyResult<(usize, usize)> {
+    match size(argument)? {
+        OutputSize::Exact(width, height) => Ok((width as usize, height as usize)),
+        _ => Err(invalid("size", "expected a width and a height")).or_raise(argument.value.py()),
+    }
 }
 
 /// A mapping from names to values, in its order.

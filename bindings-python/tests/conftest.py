@@ -1,4 +1,4 @@
-"""What the tests share: the demo tagger, its sample pictures, and a small edit model."""
+"""What the tests share: the demo tagger, its sample pictures, and small models that edit and generate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "core/demo/images"
 DEMO_SAMPLES = ROOT / "core/demo/edit/samples"
 EDIT_MODEL = ROOT / "core/tests/goldens/edit-pipeline"
+GENERATE_GOLDENS = ROOT / "core/tests/goldens/generate-pipeline"
+GENERATE_MODEL = GENERATE_GOLDENS / "model"
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,12 @@ def samples(expected) -> list[Path]:
 def pipeline() -> tagbrush.EditPipeline:
     """A QwenImageEditPipeline with tiny random networks: what it makes is noise, but of the right kind."""
     return tagbrush.EditPipeline.load(EDIT_MODEL, dtype="f32")
+
+
+@pytest.fixture(scope="session")
+def generator() -> tagbrush.GeneratePipeline:
+    """An SDXL with tiny random networks."""
+    return tagbrush.GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
 
 
 @pytest.fixture

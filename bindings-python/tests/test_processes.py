@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tagbrush
-from conftest import EDIT_MODEL, SAMPLES
+from conftest import EDIT_MODEL, GENERATE_MODEL, SAMPLES
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and forks")
 
@@ -92,25 +92,32 @@ def interrupted(code: str) -> tuple[float, int, str]:
     return time.monotonic() - start, process.returncode, output + errors
 
 
+EDIT = ("EditPipeline", EDIT_MODEL, 'pipeline.edit(image, "red", num_inference_steps=1)')
+GENERATE = ("GeneratePipeline", GENERATE_MODEL, 'pipeline.generate("red", size=(64, 64), steps=1)')
+
+
 @POSIX
 @pytest.mark.parametrize(
-    "call",
+    "pipeline, call",
     [
-        'pipeline.edit(image, "red", n=10, num_inference_steps=1000)',
-        'list(pipeline.edit_iter([tagbrush.EditRequest(image, "red")], n=10, num_inference_steps=1000))',
+        (EDIT, 'pipeline.edit(image, "red", n=10, num_inference_steps=1000)'),
+        (EDIT, 'list(pipeline.edit_iter([tagbrush.EditRequest(image, "red")], n=10, num_inference_steps=1000))'),
+        (GENERATE, 'pipeline.generate("red", size=(64, 64), n=1000, steps=1000)'),
+        (GENERATE, 'list(pipeline.generate_iter(["red"], size=(64, 64), n=1000, steps=1000))'),
     ],
 )
-def test_ctrl_c_stops_a_long_edit(call):
+def test_ctrl_c_stops_long_work(pipeline, call):
+    kind, model, short = pipeline
     seconds, status, text = interrupted(
         f"""
         import tagbrush
-        pipeline = tagbrush.EditPipeline.load({str(EDIT_MODEL)!r}, dtype="f32")
+        pipeline = tagbrush.{kind}.load({str(model)!r}, dtype="f32")
         image = tagbrush.Image.from_rgb8(64, 64, bytes(64 * 64 * 3))
         print("working", flush=True)
         try:
             {call}
         except KeyboardInterrupt:
-            print("stopped", pipeline.edit(image, "red", num_inference_steps=1)[0].image)
+            print("stopped", {short}[0].image)
         """
     )
     assert status == 0 and "stopped Image(" in text, text

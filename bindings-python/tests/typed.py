@@ -5,7 +5,21 @@ from typing import assert_type
 
 import numpy as np
 from numpy.typing import NDArray
-from tagbrush import Edited, EditPipeline, EditRequest, Image, Summary, Tagger, TagbrushError, Tags
+from tagbrush import (
+    Edited,
+    EditPipeline,
+    EditRequest,
+    Generated,
+    GeneratePipeline,
+    GenerateRequest,
+    Image,
+    Sampler,
+    SizeGuidance,
+    Summary,
+    Tagger,
+    TagbrushError,
+    Tags,
+)
 
 tagger = Tagger.load("demo", device="cpu", dtype="f32", batch_size=4, cache_dir=Path("models"))
 assert_type(tagger.tag("a.png", threshold=0.3, order="score", category_thresholds={4: 0.8}), Tags)
@@ -42,3 +56,23 @@ for output in pipeline.edit_iter([EditRequest("a.png", "red")], n=2):
     assert_type(output, Edited)
 pipeline.check([EditRequest("a.png", "red")], size="64x64")
 pipeline.set_loras(["a.safetensors", ("b.safetensors", 0.5)])
+
+generator = GeneratePipeline.load(Path("model.safetensors"), dtype="bf16", batch_size=2)
+sampler: Sampler = "euler"
+generated = generator.generate(
+    "a cat", negative_prompt="bad", image="a.png", n=2, size=(64, 64), sampler=sampler, size_guidance=None, denoise=0.3
+)
+assert_type(generated, list[Generated])
+assert_type(generated[0].image, Image)
+assert_type(generated[0].values, NDArray[np.float32] | None)
+assert_type(generator.name, str)
+both = ["a cat", GenerateRequest("a dog", seed=3)]
+assert_type(generator.generate_batch(both, scheduler="karras", size_guidance=SizeGuidance(end=0.5)), list[Generated])
+assert_type(generator.generate_batch(["a"], errors="return"), list[Generated | TagbrushError])
+for output in generator.generate_iter(both, size="64x64", progress=True):
+    assert_type(output, Generated)
+
+generator.generate("a cat", sampler="eular")  # pyright: ignore[reportArgumentType]
+generator.generate("a cat", cfg=3)  # pyright: ignore[reportCallIssue]
+generator.generate()  # pyright: ignore[reportCallIssue]
+GeneratePipeline.load()  # pyright: ignore[reportCallIssue]

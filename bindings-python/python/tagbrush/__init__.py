@@ -1,4 +1,4 @@
-"""Tags and edits pictures, in batches, without torch.
+"""Tags, edits and generates pictures, in batches, without torch.
 
 >>> import tagbrush
 >>> tagger = tagbrush.Tagger.load("demo")  # embedded: knows drawn shapes only
@@ -8,20 +8,26 @@
 
 - :class:`Tagger` gives :class:`Tags`, raw scores or embeddings, of single pictures, batches and streams.
 - :class:`EditPipeline` changes pictures by instruction: :class:`EditRequest` in, :class:`Edited` out.
+- :class:`GeneratePipeline` makes pictures of prompts: :class:`GenerateRequest` in, :class:`Generated` out.
 - :class:`Image` is what comes out: numpy and Pillow read it. :data:`ImageLike` is what goes in.
 - :mod:`tagbrush.errors` has the exceptions, :mod:`tagbrush.ray` tags datasets on many machines.
 """
 
 from ._core import DEFAULT_THRESHOLD, Image, Preview, Tag, Tags, __version__, cpu_kernels, set_threads
 from ._edit import Edited, EditPipeline, EditRequest, Lora
+from ._generate import Generated, GeneratePipeline, GenerateRequest
 from ._models import KNOWN_MODELS, KnownModel, cache_dir, find_known, pull
 from ._options import (
     CaptionOptions,
     Dtype,
     EditLoadOptions,
     EditOptions,
+    GenerateOptions,
     ImageLike,
     LoadOptions,
+    Sampler,
+    Scheduler,
+    SizeGuidance,
     TagOptions,
 )
 from ._tagger import Label, Summary, Tagger
@@ -54,6 +60,10 @@ __all__ = [
     "EditPipeline",
     "EditRequest",
     "Edited",
+    "GenerateOptions",
+    "GeneratePipeline",
+    "GenerateRequest",
+    "Generated",
     "Image",
     "ImageDecodeError",
     "ImageLike",
@@ -69,6 +79,9 @@ __all__ = [
     "ModelNotFoundError",
     "OutOfMemoryError",
     "Preview",
+    "Sampler",
+    "Scheduler",
+    "SizeGuidance",
     "Summary",
     "Tag",
     "TagOptions",

@@ -16,9 +16,10 @@ from .errors import TagbrushError
 __all__ = [
     "DEFAULT_THRESHOLD",
     "EditPipeline",
-    "EditStream",
     "Floats",
+    "GeneratePipeline",
     "Image",
+    "OutputStream",
     "Preview",
     "Tag",
     "TagStream",
@@ -43,7 +44,8 @@ _Path: TypeAlias = str | os.PathLike[str]
 _Callback: TypeAlias = Callable[[int, int | None, float | None], object] | None
 _Label: TypeAlias = tuple[str, int, int | None, float | None]
 _Known: TypeAlias = tuple[str, Literal["tag", "edit"], list[str], float | None, str | None]
-_Request: TypeAlias = tuple[list[ImageLike], str, str | None, int | None]
+_EditRequest: TypeAlias = tuple[list[ImageLike], str, str | None, int | None]
+_GenerateRequest: TypeAlias = tuple[str, str, ImageLike | None, int | None]
 _Output: TypeAlias = tuple[Image, int, int, int, Floats | None]
 
 @final
@@ -251,10 +253,10 @@ class Tagger:
     def dtype(self) -> Literal["f32", "bf16", "f16"]: ...
 
 @final
-class EditStream:
-    """Outputs in order: tuples as of ``edit_batch``, or exception objects."""
+class OutputStream:
+    """Outputs in order: tuples as of a batch, or exception objects."""
 
-    def __iter__(self) -> EditStream: ...
+    def __iter__(self) -> OutputStream: ...
     def __next__(self) -> _Output | TagbrushError: ...
     def close(self) -> None:
         """Stops the work; what was not given is dropped."""
@@ -265,18 +267,18 @@ class EditPipeline:
     def load(model: str, options: Mapping[str, Any]) -> EditPipeline: ...
     def edit_batch(
         self,
-        requests: Sequence[_Request],
+        requests: Sequence[_EditRequest],
         options: Mapping[str, Any],
         progress: _Callback,
         preview: Callable[[Preview], object] | None,
     ) -> list[_Output | TagbrushError]: ...
     def edit_iter(
         self,
-        requests: Sequence[_Request],
+        requests: Sequence[_EditRequest],
         options: Mapping[str, Any],
         progress: _Callback,
         preview: Callable[[Preview], object] | None,
-    ) -> EditStream: ...
+    ) -> OutputStream: ...
     def check(
         self, requests: Sequence[tuple[int, str, str | None, int | None]], options: Mapping[str, Any]
     ) -> None: ...
@@ -287,6 +289,21 @@ class EditPipeline:
     def default_area(self) -> int: ...
     @property
     def default_true_cfg_scale(self) -> float: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> Literal["f32", "bf16", "f16"]: ...
+
+@final
+class GeneratePipeline:
+    @staticmethod
+    def load(model: str, options: Mapping[str, Any]) -> GeneratePipeline: ...
+    def generate_batch(
+        self, requests: Sequence[_GenerateRequest], options: Mapping[str, Any], progress: _Callback
+    ) -> list[_Output | TagbrushError]: ...
+    def generate_iter(
+        self, requests: Sequence[_GenerateRequest], options: Mapping[str, Any], progress: _Callback
+    ) -> OutputStream: ...
     @property
     def device(self) -> str: ...
     @property

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 from . import _core
-from ._core import Image
 from ._options import (
     EditLoadOptions,
     EditOptions,
@@ -20,15 +18,11 @@ from ._options import (
     StrPath,
     accepts,
 )
-from ._progress import reporting
-from ._results import check, raised
+from ._pipeline import Output, Pipeline, Work, batch, one_by_one
 from .errors import TagbrushError
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class Lora(NamedTuple):
@@ -60,41 +54,17 @@ class EditRequest:
         """The same edit of each of many pictures: one request for each."""
         return [cls(image, prompt, negative_prompt) for image in images]
 
-    def _parts(self) -> _core._Request:
+    def _parts(self) -> _core._EditRequest:
         # What is in `images` is checked when it is read.
         images = list(self.images) if isinstance(self.images, (list, tuple)) else [self.images]
         return cast("list[ImageLike]", images), self.prompt, self.negative_prompt, self.seed
 
 
-@dataclass(frozen=True, eq=False)
-class Edited:
+class Edited(Output):
     """A picture that an edit made. A notebook shows it beside what it was made from."""
 
-    image: Image
-    """The picture."""
-    seed: int
-    """The seed that gives this picture again, as the first variant."""
-    request: int
-    """The number of the request that it belongs to."""
-    variant: int
-    """Which of the request's variants it is."""
-    values: NDArray[np.float32] | None = field(default=None, repr=False)
-    """Its values before they were rounded to 8 bits: read-only ``float32`` of shape (height, width, 3),
-    0 to 1. Only with ``keep_values=True``."""
-    source: ImageLike | None = field(default=None, repr=False)
-    """The first picture of the request, as it was given."""
 
-    def save(self, path: StrPath, /) -> None:
-        """Write the picture to a file; see :meth:`Image.save`."""
-        self.image.save(path)
-
-    def _repr_html_(self) -> str:
-        from . import _html
-
-        return _html.edited(self)
-
-
-class EditPipeline:
+class EditPipeline(Pipeline):
     """A loaded edit model.
 
     May be used from several threads; calls are answered one after the other, because a batch is how many
@@ -102,11 +72,7 @@ class EditPipeline:
     Pickling keeps the recipe (name, options and LoRAs), not the weights.
     """
 
-    def __init__(self) -> None:
-        raise TypeError("load a model with EditPipeline.load(...)")
-
     _core: _core.EditPipeline
-    _recipe: tuple[str, dict[str, Any]]
     _loras: list[tuple[StrPath, float]]
 
     @classmethod
@@ -167,7 +133,7 @@ class EditPipeline:
             CancelledError: a callback gave ``False``.
         """
         request = EditRequest(images, prompt, negative_prompt)
-        return raised(self._run([request], progress, preview, dict(options)))
+        return batch(self._work(self._core.edit_batch, [request], preview, options), "raise", progress)
 
     @overload
     def edit_batch(
@@ -215,9 +181,7 @@ class EditPipeline:
             progress, preview: as :meth:`edit`.
             options: see :class:`EditOptions`.
         """
-        check(errors)
-        outputs = self._run(requests, progress, preview, dict(options))
-        return outputs if errors == "return" else raised(outputs)
+        return batch(self._work(self._core.edit_batch, requests, preview, options), errors, progress)
 
     @overload
     def edit_iter(
@@ -265,13 +229,7 @@ class EditPipeline:
                 waits.
             options: see :class:`EditOptions`.
         """
-        check(errors)
-        asked = [request._parts() for request in requests]
-        with ExitStack() as stack:
-            callback = stack.enter_context(reporting(progress, "steps"))
-            stream = self._core.edit_iter(asked, dict(options), callback, preview)
-            stack.callback(stream.close)
-            return _stream(stream, asked, errors, stack.pop_all())
+        return one_by_one(self._work(self._core.edit_iter, requests, preview, options), errors, progress)
 
     @accepts(EditOptions)
     def check(self, requests: Iterable[EditRequest], /, **options: Unpack[EditOptions]) -> None:
@@ -286,18 +244,16 @@ class EditPipeline:
         asked = [request._parts() for request in requests]
         self._core.check([(len(images), *words) for images, *words in asked], dict(options))
 
-    def _run(
+    def _work(
         self,
+        start: Callable[..., Any],
         requests: Iterable[EditRequest],
-        progress: Progress | None,
         preview: OnPreview | None,
-        options: dict[str, Any],
-    ) -> list[Edited | TagbrushError]:
-        # Warnings point at the caller of the public method, which is two calls above this one.
+        options: EditOptions,
+    ) -> Work[Edited]:
         asked = [request._parts() for request in requests]
-        with reporting(progress, "steps") as callback:
-            outputs = self._core.edit_batch(asked, options, callback, preview)
-        return [_edited(output, asked) for output in outputs]
+        sources = [next(iter(images), None) for images, *_ in asked]
+        return Work(Edited, lambda progress: start(asked, dict(options), progress, preview), sources)
 
     def set_loras(self, loras: Iterable[StrPath | Lora | tuple[StrPath, float]], /) -> None:
         """Apply LoRA files, in place of those that were applied before; none gives the model back.
@@ -318,11 +274,6 @@ class EditPipeline:
         self._loras = list(files)
 
     @property
-    def name(self) -> str:
-        """What was given to :meth:`load`."""
-        return self._recipe[0]
-
-    @property
     def default_steps(self) -> int:
         """Steps of denoising unless something else is asked for."""
         return self._core.default_steps
@@ -337,19 +288,6 @@ class EditPipeline:
         """The scale of guidance unless something else is asked for."""
         return self._core.default_true_cfg_scale
 
-    @property
-    def device(self) -> str:
-        """Where the model runs; never ``"auto"``."""
-        return self._core.device
-
-    @property
-    def dtype(self) -> Literal["f32", "bf16", "f16"]:
-        """In which number format it runs; never ``"auto"``."""
-        return self._core.dtype
-
-    def __repr__(self) -> str:
-        return f"EditPipeline({self.name!r}, device={self.device!r}, dtype={self.dtype!r})"
-
 
 def _load(
     cls: type[EditPipeline], name: str, recipe: dict[str, Any], loras: list[tuple[StrPath, float]]
@@ -358,27 +296,3 @@ def _load(
     if loras:
         pipeline.set_loras(loras)
     return pipeline
-
-
-def _edited(
-    output: _core._Output | TagbrushError, asked: list[_core._Request]
-) -> Edited | TagbrushError:
-    if isinstance(output, TagbrushError):
-        return output
-    image, seed, request, variant, values = output
-    array = None
-    if values is not None:
-        import numpy as np
-
-        array = np.asarray(values)
-    return Edited(image, seed, request, variant, array, asked[request][0][0])
-
-
-def _stream(
-    stream: _core.EditStream, asked: list[_core._Request], errors: Errors, stack: ExitStack
-) -> Iterator[Any]:
-    with stack:
-        for output in stream:
-            if errors == "raise" and isinstance(output, TagbrushError):
-                raise output
-            yield _edited(output, asked)

@@ -1,4 +1,4 @@
-"""What notebooks show: bars for tags, before and after for edits."""
+"""What notebooks show: bars for tags, before and after for pictures that were made."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ._core import Image, Tag, Tags
 from .errors import TagbrushError
 
 if TYPE_CHECKING:
-    from ._edit import Edited
     from ._options import ImageLike
+    from ._pipeline import Output
 
 ROWS = 40
 """Most bars of one list."""
@@ -37,15 +37,15 @@ def _bars(title: str, tags: Iterable[Tag]) -> str:
     return f"<table><caption>{title}</caption>{rows}{rest}</table>"
 
 
-def edited(edit: Edited) -> str:
-    """The picture that was edited beside the one that was made."""
-    before = _source(edit.source)
+def output(made: Output) -> str:
+    """The picture that was made, beside the one that it was made from."""
+    before = _source(made.source)
     first = f"<td>{_picture(before)}</td><td>→</td>" if before is not None else ""
-    return f"<table><tr>{first}<td>{_picture(edit.image)}</td></tr></table>seed {edit.seed}"
+    return f"<table><tr>{first}<td>{_picture(made.image)}</td></tr></table>seed {made.seed}"
 
 
 def _source(source: ImageLike | None) -> Image | None:
-    """What was edited, if it is still there to be shown."""
+    """What a picture was made from, if it is still there to be shown."""
     if source is None:
         return None
     try:

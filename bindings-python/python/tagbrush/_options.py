@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar
 
 from . import _core
 
@@ -20,8 +20,12 @@ __all__ = [
     "CaptionOptions",
     "Dtype",
     "EditOptions",
+    "GenerateOptions",
     "ImageLike",
     "LoadOptions",
+    "Sampler",
+    "Scheduler",
+    "SizeGuidance",
     "TagOptions",
 ]
 
@@ -52,6 +56,49 @@ Pixels of arrays and Pillow images are copied when the call begins.
 
 Dtype: TypeAlias = Literal["auto", "f32", "bf16", "f16"]
 """Number formats; which of them a device can compute is checked when a model is loaded."""
+
+Sampler: TypeAlias = Literal[
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "heunpp2",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpm_fast",
+    "dpm_adaptive",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "tcd",
+    "restart",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+]
+"""How steps of denoising are made."""
+
+Scheduler: TypeAlias = Literal[
+    "normal",
+    "karras",
+    "exponential",
+    "sgm_uniform",
+    "simple",
+    "ddim_uniform",
+    "lcm",
+    "turbo",
+    "align_your_steps",
+    "tcd",
+    "edm_playground_v2.5",
+]
+"""Which noise levels steps of denoising go through."""
 
 Errors: TypeAlias = Literal["raise", "return"]
 """Whether a failed item raises its exception, or has the exception object in its place."""
@@ -93,8 +140,9 @@ class LoadOptions(TypedDict, total=False):
     tolerate_truncated: bool
     """Accept JPEG files whose end is missing, as far as they go."""
     apply_orientation: bool | None
-    """Turn pictures as their EXIF orientation says. Unless set, pictures to edit are turned and pictures
-    to tag are not, as in the taggers' reference. Never done to Pillow images and arrays."""
+    """Turn pictures as their EXIF orientation says. Unless set, pictures to edit or to start from are
+    turned and pictures to tag are not, as in the taggers' reference. Never done to Pillow images and
+    arrays."""
 
 
 class EditLoadOptions(LoadOptions, total=False):
@@ -186,6 +234,48 @@ class EditOptions(TypedDict, total=False):
     """Keep the values of outputs before they are rounded to 8 bits, as ``Edited.values``."""
 
 
+class SizeGuidance(NamedTuple):
+    """Other sizes than the real one, which the network is told of the picture while most of it is noise: a
+    large one for what is asked for and a small one for what is not sharpen it."""
+
+    positive: float = 1.5
+    """The size that goes with the prompt is so many times the real one."""
+    negative: float = 0.8
+    """As ``positive``, for the negative prompt."""
+    end: float = 0.3
+    """The part of the way after which the real size is told."""
+
+
+class GenerateOptions(TypedDict, total=False):
+    """How pictures are generated. The defaults are those of Fooocus' "Speed"."""
+
+    n: int
+    """Variants of every request, 1 to 1024."""
+    size: str | tuple[int, int]
+    """``(1152, 896)`` or ``"1152x896"``: width and height, multiples of 8."""
+    steps: int
+    """Steps of denoising, 1 to 1000."""
+    guidance_scale: float
+    """How far to go away from the negative prompt. At 1 it is not looked at, and a step takes half of the
+    time."""
+    sampler: Sampler
+    scheduler: Scheduler
+    clip_skip: int
+    """The layer of the text encoders whose states are used, counted from the end: 1 is the last."""
+    seed: int | None
+    """The seed of the first variant of every request; the next variants have the next seeds. A seed gives
+    the same noise as ``torch.Generator("cpu").manual_seed(seed)``. Drawn unless set."""
+    size_guidance: SizeGuidance | tuple[float, float, float] | None
+    """Which sizes the network is told; see :class:`SizeGuidance`. ``None`` for the real one always."""
+    adaptive_guidance: float
+    """Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes."""
+    denoise: float
+    """How much of a request's picture is made anew, above 0 and up to 1. Of no effect on requests without a
+    picture."""
+    keep_values: bool
+    """Keep the values of outputs before they are rounded to 8 bits, as ``Generated.values``."""
+
+
 # What the core has unless something is set. `None` stands for "not set".
 DEFAULTS: dict[str, object] = {
     "device": "auto",
@@ -214,10 +304,24 @@ DEFAULTS: dict[str, object] = {
     "keep_values": False,
 }
 
+# What is another thing, or has another default, where pictures are generated.
+GENERATE_DEFAULTS: dict[str, object] = {
+    **DEFAULTS,
+    "size": (1152, 896),
+    "steps": 30,
+    "guidance_scale": 4.0,
+    "sampler": "dpmpp_2m_sde_gpu",
+    "scheduler": "karras",
+    "clip_skip": 2,
+    "size_guidance": SizeGuidance(),
+    "adaptive_guidance": 7.0,
+    "denoise": 0.5,
+}
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def accepts(options: type) -> Callable[[F], F]:
+def accepts(options: type, defaults: Mapping[str, object] = DEFAULTS) -> Callable[[F], F]:
     """Shows the names in ``options`` in the signature of a function that takes ``**options``."""
 
     def shown(function: F) -> F:
@@ -227,7 +331,7 @@ def accepts(options: type) -> Callable[[F], F]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=DEFAULTS.get(name),
+                default=defaults.get(name),
                 annotation=getattr(type_, "__forward_arg__", type_),
             )
             for name, type_ in options.__annotations__.items()

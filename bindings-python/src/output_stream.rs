@@ -1,51 +1,49 @@
-//! `edit_iter`: the outputs of a batch of edits one by one, each as soon as it and all before it are made.
+//! `edit_iter` and `generate_iter`: the outputs of a batch one by one, each as soon as it and all before it
+//! are made.
 
 use std::sync::Mutex;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use tagbrush::{Control, EditOptions, EditPipeline, Edited, Result};
+use tagbrush::{Control, Result};
 
-use crate::edit::Requests;
+use crate::outputs::{Made, Places};
 use crate::running::{Listeners, Pace, Work, check_fork};
 
-/// Outputs in order: tuples as of `edit_batch`, or exception objects.
+/// Outputs in order: tuples as of a batch, or exception objects.
 #[pyclass(frozen)]
-pub(crate) struct EditStream {
+pub(crate) struct OutputStream {
     state: Mutex<State>,
     control: Control,
 }
 
 struct State {
-    work: Work<Result<Edited>>,
-    requests: Requests,
+    work: Work<Result<Made>>,
+    places: Places,
     /// The number of the next output.
     next: usize,
 }
 
-impl EditStream {
-    /// Starts the work. It goes on while nobody waits for an output.
+impl OutputStream {
+    /// Starts the work, which gives its outputs to the function. It goes on while nobody waits for one.
     pub(crate) fn start(
         py: Python<'_>,
-        pipeline: EditPipeline,
-        requests: Requests,
-        options: EditOptions,
+        places: Places,
         listeners: Listeners,
+        work: impl FnOnce(&Control, &mut dyn FnMut(Result<Made>)) -> Result<()> + Send + 'static,
     ) -> PyResult<Self> {
-        let asked = requests.asked.clone();
-        let work = Work::start(py, listeners, Pace::Ahead, move |control, answer| {
-            let made = pipeline.edit_each(&asked, &options, control, |_, output| answer(output));
-            if let Err(error) = made {
+        let work = Work::start(py, listeners, Pace::Ahead, |control, answer| {
+            if let Err(error) = work(control, answer) {
                 answer(Err(error));
             }
         })?;
         let control = work.control().clone();
-        Ok(Self { state: Mutex::new(State { work, requests, next: 0 }), control })
+        Ok(Self { state: Mutex::new(State { work, places, next: 0 }), control })
     }
 }
 
 #[pymethods]
-impl EditStream {
+impl OutputStream {
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
     }
@@ -55,17 +53,17 @@ impl EditStream {
         // Waiting for another thread here, with the interpreter's lock, could wait for ever.
         let Ok(mut state) = self.state.try_lock() else {
             return Err(PyRuntimeError::new_err(
-                "edit_iter is in use already, by another thread or itself",
+                "the iterator is in use already, by another thread or itself",
             ));
         };
-        let State { work, requests, next } = &mut *state;
-        if *next == requests.outputs() {
+        let State { work, places, next } = &mut *state;
+        if *next == places.outputs() {
             return Ok(None);
         }
         let output = work.next(py)?;
         let number = *next;
         *next += 1;
-        requests.output(py, number, output).map(Some)
+        places.output(py, number, output).map(Some)
     }
 
     /// Stops the work; what was not given is dropped.
@@ -74,7 +72,7 @@ impl EditStream {
     }
 }
 
-impl Drop for EditStream {
+impl Drop for OutputStream {
     fn drop(&mut self) {
         self.control.cancel();
     }

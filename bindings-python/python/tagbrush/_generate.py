@@ -1,0 +1,222 @@
+"""``tagbrush.GeneratePipeline``: pictures out of prompts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from . import _core
+from ._options import (
+    GENERATE_DEFAULTS,
+    Errors,
+    GenerateOptions,
+    ImageLike,
+    LoadOptions,
+    Progress,
+    StrPath,
+    accepts,
+)
+from ._pipeline import Output, Pipeline, Work, batch, one_by_one
+from .errors import TagbrushError
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+
+@dataclass(frozen=True, eq=False)
+class GenerateRequest:
+    """One prompt, with what belongs to it alone."""
+
+    prompt: str
+    """What is to be seen. Each line is a text of its own; parts may have weights: ``(text:1.3)``."""
+    negative_prompt: str = ""
+    """What is not to be seen, in the same notation."""
+    image: ImageLike | None = None
+    """A picture to start from, stretched to the size of the output. How much of it stays is up to
+    ``denoise``."""
+    seed: int | None = None
+    """The seed of its first variant, in place of that of the call."""
+
+    def _parts(self) -> _core._GenerateRequest:
+        return self.prompt, self.negative_prompt, self.image, self.seed
+
+
+class Generated(Output):
+    """A picture that was generated. A notebook shows it, beside what it was made from if there is such."""
+
+
+class GeneratePipeline(Pipeline):
+    """A loaded model that generates: SDXL, sampled as Fooocus does.
+
+    May be used from several threads; calls are answered one after the other, because a batch is how many
+    pictures are made at once. Runs without the interpreter's lock, and Ctrl-C stops it within a step.
+    Pickling keeps the recipe (name and options), not the weights.
+    """
+
+    _core: _core.GeneratePipeline
+
+    @classmethod
+    @accepts(LoadOptions)
+    def load(cls, model: StrPath, /, **options: Unpack[LoadOptions]) -> Self:
+        """Load a model that generates.
+
+        Args:
+            model: a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file.
+                Models that generate are not downloaded.
+            options: see :class:`LoadOptions`.
+
+        Raises:
+            ModelNotFoundError: there is no such file or folder, or a file of it is missing.
+            ModelInvalidError: its files are damaged or do not fit each other.
+            UnsupportedError: it is a model of another kind, or it cannot run in ``dtype``.
+            DeviceUnavailableError: as :meth:`Tagger.load`.
+        """
+        self = cls.__new__(cls)
+        self._recipe = (os.fspath(model), dict(options))
+        self._core = _core.GeneratePipeline.load(*self._recipe)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (type(self), *self._recipe)
+
+    @accepts(GenerateOptions, GENERATE_DEFAULTS)
+    def generate(
+        self,
+        prompt: str,
+        /,
+        *,
+        negative_prompt: str = "",
+        image: ImageLike | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Generated]:
+        """The variants of one prompt: ``n`` pictures.
+
+        Args:
+            prompt, negative_prompt, image: see :class:`GenerateRequest`.
+            progress: ``True`` for a bar of tqdm, or a function of (steps done, steps in all, seconds
+                left) that cancels by giving ``False``.
+            options: see :class:`GenerateOptions`.
+
+        Raises:
+            InvalidInputError: an option means nothing, or a prompt cannot be read.
+            ImageDecodeError, ImageTooLargeError, InputOutputError: the picture cannot be read.
+            OutOfMemoryError: there is not enough memory.
+            CancelledError: the callback gave ``False``.
+        """
+        request = GenerateRequest(prompt, negative_prompt, image)
+        return batch(_work(self._core.generate_batch, [request], options), "raise", progress)
+
+    @overload
+    def generate_batch(
+        self,
+        requests: Iterable[str | GenerateRequest],
+        /,
+        *,
+        errors: Literal["raise"] = "raise",
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Generated]: ...
+    @overload
+    def generate_batch(
+        self,
+        requests: Iterable[str | GenerateRequest],
+        /,
+        *,
+        errors: Literal["return"],
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Generated | TagbrushError]: ...
+    @accepts(GenerateOptions, GENERATE_DEFAULTS)
+    def generate_batch(
+        self,
+        requests: Iterable[str | GenerateRequest],
+        /,
+        *,
+        errors: Errors = "raise",
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Generated] | list[Generated | TagbrushError]:
+        """Many prompts in one denoising run.
+
+        Each output is what its request would give alone. ``n`` outputs for each request, first all
+        variants of the first request.
+
+        Args:
+            requests: prompts, or see :class:`GenerateRequest`.
+            errors: with ``"return"``, a request that fails has exception objects in its places and costs
+                no other one its output, and after a cancel what was made is kept; with ``"raise"``, the
+                first failure is raised once all requests were tried.
+            progress: as :meth:`generate`.
+            options: see :class:`GenerateOptions`.
+        """
+        return batch(_work(self._core.generate_batch, requests, options), errors, progress)
+
+    @overload
+    def generate_iter(
+        self,
+        requests: Iterable[str | GenerateRequest],
+        /,
+        *,
+        errors: Literal["raise"] = "raise",
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Iterator[Generated]: ...
+    @overload
+    def generate_iter(
+        self,
+        requests: Iterable[str | GenerateRequest],
+        /,
+        *,
+        errors: Literal["return"],
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Iterator[Generated | TagbrushError]: ...
+    @accepts(GenerateOptions, GENERATE_DEFAULTS)
+    def generate_iter(
+        self,
+        requests: Iterable[str | GenerateRequest],
+        /,
+        *,
+        errors: Errors = "raise",
+        progress: Progress | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Iterator[Generated] | Iterator[Generated | TagbrushError]:
+        """The outputs of :meth:`generate_batch` one by one, each as soon as it and all before it are made.
+
+        The work begins with this call and goes on while an output is used; closing the iterator cancels
+        it. With a ``batch_size`` of :meth:`load`, so many pictures are made at once.
+
+        Args:
+            requests: prompts, or see :class:`GenerateRequest`.
+            errors: with ``"return"``, exception objects stand in the places of outputs that failed; with
+                ``"raise"``, the first of them is raised in its place and ends the work.
+            progress: as :meth:`generate`; called while an output is waited for, on the thread that waits.
+            options: see :class:`GenerateOptions`.
+        """
+        return one_by_one(_work(self._core.generate_iter, requests, options), errors, progress)
+
+
+def _work(
+    start: Callable[..., Any], requests: Iterable[str | GenerateRequest], options: GenerateOptions
+) -> Work[Generated]:
+    if isinstance(requests, str):
+        raise TypeError("expected a list of prompts, got one")
+    given = [_request(request) for request in requests]
+    asked = [request._parts() for request in given]
+    sources = [request.image for request in given]
+    return Work(Generated, lambda progress: start(asked, dict(options), progress), sources)
+
+
+def _request(given: str | GenerateRequest) -> GenerateRequest:
+    if isinstance(given, str):
+        return GenerateRequest(given)
+    if not isinstance(given, GenerateRequest):
+        raise TypeError(f"a request is a prompt or a GenerateRequest, not {type(given).__name__}")
+    return given
+
+
+def _load(cls: type[GeneratePipeline], name: str, recipe: dict[str, Any]) -> GeneratePipeline:
+    return cls.load(name, **recipe)

@@ -1,0 +1,96 @@
+//! The pipeline that generates under the one of `tagbrush/_generate.py`, which has the signatures that
+//! people see.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use tagbrush::{Control, GenerateRequest, Input};
+
+use crate::errors::OrRaise;
+use crate::image_in::input;
+use crate::options::{generate_options, load_options};
+use crate::output_stream::OutputStream;
+use crate::outputs::Places;
+use crate::running::{Listeners, run, run_or_leave};
+
+#[pyclass(frozen)]
+pub(crate) struct GeneratePipeline(tagbrush::GeneratePipeline);
+
+/// Prompt, negative prompt, the picture to start from, and the request's own seed.
+type Request<'py> = (String, String, Option<Bound<'py, PyAny>>, Option<u64>);
+
+#[pymethods]
+impl GeneratePipeline {
+    #[staticmethod]
+    fn load(py: Python<'_>, model: String, options: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let options = load_options(Some(options))?;
+        let load = move || tagbrush::GeneratePipeline::load(&model, &options);
+        run_or_leave(py, load)?.or_raise(py).map(Self)
+    }
+
+    /// For each output a tuple (image, seed, request, variant, values) or an exception object.
+    fn generate_batch<'py>(
+        &self,
+        py: Python<'py>,
+        requests: Vec<Request<'py>>,
+        options: &Bound<'py, PyDict>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let options = generate_options(options)?;
+        let (requests, places) = read(requests, options.n)?;
+        let pipeline = self.0.clone();
+        let work = move |control: &Control| pipeline.generate_batch(&requests, &options, control);
+        let outputs = run(py, Listeners { progress, preview: None }, work)?.or_raise(py)?;
+        places.list(py, outputs)
+    }
+
+    /// The same outputs one by one.
+    fn generate_iter(
+        &self,
+        py: Python<'_>,
+        requests: Vec<Request<'_>>,
+        options: &Bound<'_, PyDict>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<OutputStream> {
+        let options = generate_options(options)?;
+        // What options mean is checked here and now; requests fail in their places.
+        options.check().or_raise(py)?;
+        let (requests, places) = read(requests, options.n)?;
+        let pipeline = self.0.clone();
+        OutputStream::start(
+            py,
+            places,
+            Listeners { progress, preview: None },
+            move |control, give| {
+                let give = |_, output: tagbrush::Result<_>| give(output.map(Into::into));
+                pipeline.generate_each(&requests, &options, control, give)
+            },
+        )
+    }
+
+    #[getter]
+    fn device(&self) -> String {
+        self.0.placement().device().to_string()
+    }
+
+    #[getter]
+    fn dtype(&self) -> String {
+        self.0.placement().precision().to_string()
+    }
+}
+
+fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>, Places)> {
+    let mut places = Places::new(n);
+    let read = |(prompt, negative, image, seed): Request<'_>| {
+        let (image, error) = match image.map(|image| input(&image)).transpose()?.transpose() {
+            Ok(image) => (image, None),
+            // The core refuses a picture of no bytes too, so outputs keep their numbers.
+            Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+        };
+        places.add(error);
+        let mut request = GenerateRequest::new(prompt).negative_prompt(negative);
+        (request.image, request.seed) = (image, seed);
+        Ok(request)
+    };
+    let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;
+    Ok((requests, places))
+}

@@ -1,0 +1,252 @@
+"""Pictures from prompts with a tiny random model: the reference's values, order, seeds, options, callbacks, errors."""
+
+import inspect
+import json
+import pickle
+import re
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
+
+import numpy as np
+import pytest
+import tagbrush
+from conftest import GENERATE_GOLDENS, GENERATE_MODEL
+from tagbrush import Generated, GeneratePipeline, GenerateRequest, SizeGuidance
+
+FAST = {"size": (64, 64), "steps": 2, "seed": 3}
+GOLDEN = json.loads((GENERATE_GOLDENS / "golden.json").read_text())["pictures"]
+
+
+@pytest.fixture(scope="module")
+def alone() -> GeneratePipeline:
+    """One picture at a time."""
+    return GeneratePipeline.load(GENERATE_MODEL, dtype="f32", batch_size=1)
+
+
+def golden(name: str) -> np.ndarray:
+    """A tensor of the reference."""
+    data = (GENERATE_GOLDENS / "golden.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    entry = json.loads(data[8 : 8 + length])[name]
+    start, end = entry["data_offsets"]
+    dtype = {"F32": np.float32, "U8": np.uint8}[entry["dtype"]]
+    return np.frombuffer(data[8 + length + start : 8 + length + end], dtype)
+
+
+@pytest.mark.parametrize("i", range(len(GOLDEN)))
+def test_pictures_are_those_of_the_reference(generator, i):
+    case = GOLDEN[i]
+    width, height = case["size"]
+    start = golden(f"start.{i}").reshape(height, width, 3) if "denoise" in case else None
+    (made,) = generator.generate(
+        case["prompt"],
+        negative_prompt=case["negative"],
+        image=start,
+        **{name: case[name] for name in ("steps", "sampler", "scheduler", "seed")},
+        size=(width, height),
+        guidance_scale=case["cfg"],
+        denoise=case.get("denoise", 1),
+        size_guidance=None,
+        adaptive_guidance=100,
+        keep_values=True,
+    )
+    assert made.image.size == (width, height) and made.values.shape == (height, width, 3)
+    off = np.abs(made.values.ravel() - golden(f"picture.{i}").ravel())
+    assert (off > 1 / 255).mean() < 0.001, f"the worst by {off.max()}"
+    assert np.abs(made.values * 255 - made.image.to_numpy()).max() <= 0.51
+
+
+def test_variants_of_one_prompt(generator):
+    made = generator.generate("a cat", n=2, **FAST)
+    assert [(g.request, g.variant, g.seed) for g in made] == [(0, 0, 3), (0, 1, 4)]
+    assert all(isinstance(g, Generated) and g.source is None and g.values is None for g in made)
+    assert made[0].image != made[1].image
+    assert generator.generate("a cat", **{**FAST, "seed": 4})[0].image == made[1].image
+    drawn = generator.generate("a cat", size=(64, 64), steps=1)[0]
+    assert generator.generate("a cat", size=(64, 64), steps=1, seed=drawn.seed)[0].image == drawn.image
+
+
+def test_a_batch_is_its_singles_in_order(generator, picture):
+    requests = [
+        "a cat",
+        GenerateRequest("one\ntwo, (three:1.4)", "bad"),
+        GenerateRequest("a cat", image=picture, seed=9),
+    ]
+    batch = generator.generate_batch(iter(requests), n=2, **FAST)
+    assert [(g.request, g.variant) for g in batch] == [(i, j) for i in range(3) for j in range(2)]
+    assert [g.seed for g in batch] == [3, 4, 3, 4, 9, 10] and batch[4].source is picture
+    for i, request in enumerate([GenerateRequest("a cat"), *requests[1:]]):
+        single = generator.generate(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            image=request.image,
+            n=2,
+            **{**FAST, "seed": request.seed or 3},
+        )
+        assert [g.image for g in single] == [g.image for g in batch[2 * i : 2 * i + 2]]
+    assert generator.generate_batch([], **FAST) == []
+
+
+def test_a_bad_request_costs_no_other_one_its_output(generator, picture):
+    requests = ["a", "<|endoftext|>"]
+    requests += [GenerateRequest("b", image=image) for image in (b"no image", np.zeros((3, 3)), "none.png", picture)]
+    outputs = generator.generate_batch(requests, n=2, errors="return", **FAST)
+    kinds = [Generated, tagbrush.InvalidInputError, tagbrush.ImageDecodeError, tagbrush.InvalidInputError]
+    kinds += [tagbrush.InputOutputError, Generated]
+    assert [type(o) for o in outputs] == [kind for kind in kinds for _ in range(2)]
+    assert outputs[2].context["field"] == "prompt" and outputs[4].context["request"] == "2"
+    assert "float64" in str(outputs[6]) and outputs[10].request == 5
+    stream = generator.generate_iter(requests, n=2, errors="return", **FAST)
+    for one, other in zip(stream, outputs, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Generated):
+            assert one.image == other.image and one.source is other.source
+            assert (one.request, one.variant, one.seed) == (other.request, other.variant, other.seed)
+        else:
+            assert (str(one), one.context) == (str(other), other.context)
+    with pytest.raises(tagbrush.InvalidInputError, match="prompt"):
+        generator.generate_batch(requests, **FAST)
+
+
+def test_options_reach_the_core(generator, picture):
+    def one(**options):
+        return generator.generate("a cat", **{**FAST, "guidance_scale": 9, "steps": 4, **options})[0].image
+
+    plain = one()
+    assert one(size="64x128").size == one(size=(64, 128)).size == (64, 128)
+    for options in (
+        {"steps": 5}, {"guidance_scale": 1}, {"sampler": "euler"}, {"scheduler": "exponential"}, {"clip_skip": 1},
+        {"seed": 4}, {"size_guidance": None}, {"size_guidance": (1.5, 0.8, 0.9)}, {"adaptive_guidance": 5},
+        {"negative_prompt": "bad"}, {"image": picture},
+    ):
+        assert one(**options) != plain, options
+    assert one(image=picture, denoise=0.2) != one(image=picture)
+    assert one(size_guidance=SizeGuidance(end=0)) == one(size_guidance=None)
+    assert one(seed=np.int64(3), n=np.uint8(1)) == plain
+
+
+def test_shown_defaults_are_those_of_the_core(generator):
+    parameters = inspect.signature(GeneratePipeline.generate).parameters.values()
+    shown = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert shown["size"] == (1152, 896)
+    small = {"size": (64, 64), "seed": 3}
+    (unset,), (set_,) = generator.generate("a", **small), generator.generate("a", **{**shown, **small})
+    assert unset.image == set_.image
+
+
+@pytest.mark.parametrize("field, names", [("sampler", tagbrush.Sampler), ("scheduler", tagbrush.Scheduler)])
+def test_names_are_those_of_the_core(generator, field, names):
+    with pytest.raises(tagbrush.InvalidInputError) as failed:
+        generator.generate("a", **{field: "none"})
+    known = re.search(r"known: ([^()]*)", str(failed.value)).group(1)
+    assert known.strip().split(", ") == list(get_args(names))
+    assert failed.value.context["field"] == field
+
+
+@pytest.mark.parametrize(
+    "options, field",
+    [({"n": 0}, "n"), ({"steps": 0}, "steps"), ({"size": (60, 64)}, "width"), ({"size": "big"}, "size"),
+     ({"size": "auto"}, "size"), ({"size": (-8, 64)}, "option"), ({"guidance_scale": -1}, "guidance_scale"),
+     ({"clip_skip": 0}, "clip_skip"), ({"denoise": 0}, "denoise"), ({"seed": -1}, "option"),
+     ({"size_guidance": (0, 1, 1)}, "size_guidance.positive"), ({"adaptive_guidance": 1e9}, "adaptive_guidance")],
+    ids=str,
+)
+def test_wrong_options_are_named(generator, options, field):
+    for call in (generator.generate_batch, generator.generate_iter):
+        with pytest.raises(tagbrush.InvalidInputError) as failed:
+            call(["a"], **options)
+        assert failed.value.context["field"] == field
+
+
+def test_wrong_calls(generator):
+    with pytest.raises(TypeError, match="cfg.*known: n, size, steps"):
+        generator.generate("a", cfg=3)
+    with pytest.raises(TypeError, match="an image is"):
+        generator.generate("a", image=3)
+    with pytest.raises(TypeError, match="size_guidance"):
+        generator.generate("a", size_guidance=1.5)
+    for call in (generator.generate_batch, generator.generate_iter):
+        with pytest.raises(TypeError, match="list of prompts"):
+            call("a cat")
+        with pytest.raises(TypeError, match="a request is"):
+            call([3])
+        with pytest.raises(TypeError, match="str"):
+            call([GenerateRequest(3)])
+        with pytest.raises(ValueError, match="errors"):
+            call(["a"], errors="ignore")
+        with pytest.raises(TypeError, match="progress"):
+            call(["a"], progress="yes")
+    with pytest.raises(TypeError, match="GeneratePipeline.load"):
+        GeneratePipeline()
+
+
+def test_models_that_cannot_be_loaded(tmp_path):
+    for missing in ("demo", tmp_path / "none.safetensors"):
+        with pytest.raises(tagbrush.ModelNotFoundError):
+            GeneratePipeline.load(missing)
+    for options in ({"dtype": "f16"}, {"max_memory": 1}):
+        with pytest.raises(tagbrush.UnsupportedError):
+            GeneratePipeline.load(GENERATE_MODEL, **options)
+
+
+def test_progress_tells_steps_and_time(generator, capsys):
+    seen, threads = [], set()
+
+    def progress(done, total, left):
+        seen.append((done, total, left))
+        threads.add(threading.current_thread())
+
+    generator.generate("a", n=2, progress=progress, **{**FAST, "steps": 3})
+    assert [(done, total) for done, total, _ in seen] == [(done, 6) for done in range(1, 7)]
+    assert all(isinstance(left, float) for *_, left in seen)
+    assert threads == {threading.current_thread()}
+    assert len(generator.generate("a", progress=True, **FAST)) == 1
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_each_comes_as_soon_as_it_is_made(alone):
+    seen = []
+    stream = alone.generate_iter(["a", "b", "c"], progress=lambda done, total, _: seen.append((done, total)), **FAST)
+    for i, generated in enumerate(stream):
+        assert generated.request == i
+        assert seen == [(done, 6) for done in range(1, 2 * i + 3)]
+
+
+def test_false_cancels_and_exceptions_come_out(alone):
+    slow = {**FAST, "steps": 1000}
+    with pytest.raises(tagbrush.CancelledError):
+        alone.generate("a", progress=lambda *_: False, **slow)
+    with pytest.raises(ZeroDivisionError):
+        alone.generate("a", progress=lambda *_: 1 / 0, **slow)
+    outputs = alone.generate_batch(["a"] * 3, errors="return", progress=lambda done, *_: done < 3, **FAST)
+    assert isinstance(outputs[0], Generated) and isinstance(outputs[2], tagbrush.CancelledError)
+    stream = alone.generate_iter(["a"], n=10, **slow)
+    stream.close()
+    assert alone.generate("a", **FAST), "the pipeline can be used again"
+
+
+def test_threads_share_a_pipeline(generator):
+    expected = [g.image for g in generator.generate("a", n=4, **FAST)]
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda i: generator.generate("a", **{**FAST, "seed": 3 + i})[0].image, range(4))
+    assert list(made) == expected
+
+
+def test_a_pickle_is_a_recipe(generator):
+    data = pickle.dumps(generator)
+    assert len(data) < 1000
+    again = pickle.loads(data)
+    assert repr(again) == repr(generator) == f"GeneratePipeline({str(GENERATE_MODEL)!r}, device='cpu', dtype='f32')"
+    assert again.generate("a", **FAST)[0].image == generator.generate("a", **FAST)[0].image
+
+
+def test_notebooks_show_what_was_made(generator, picture, tmp_path):
+    (made,) = generator.generate("a", **FAST)
+    assert made._repr_html_().count("<img") == 1 and "seed 3" in made._repr_html_()
+    (made,) = generator.generate("a", image=picture, **FAST)
+    assert made._repr_html_().count("<img") == 2
+    made.save(tmp_path / "a.png")
+    assert tagbrush.Image.open(tmp_path / "a.png") == made.image
+    assert repr(made).startswith("Generated(image=Image(")
