@@ -1,13 +1,13 @@
 // Pictures changed by instruction.
 
-import { inspect } from "node:util";
-import { type BatchOptions, type CallOptions, type Errors, settled, split } from "./answers";
-import { outputs } from "./edit-iter";
+import { type BatchOptions, type CallOptions, type Errors, split } from "./answers";
 import { invalid, shown, type TagbrushError, taken } from "./errors";
-import { type Image, type ImageLike, type PathLike, refuseUnknown, toNative, toPath, wrapImage } from "./image";
-import { Job, refuseNoSignal, run } from "./job";
-import { type Answer, type NativeEdited, type NativePipeline, type NativeRequest, native } from "./native";
+import { type ImageLike, type PathLike, refuseUnknown, toNative, toPath } from "./image";
+import { type Job, refuseNoSignal, run } from "./job";
+import { type NativeEditPipeline, type NativeRequest, native } from "./native";
 import type { EditLoadOptions, EditOptions } from "./options";
+import { outputs } from "./output-iter";
+import { asked, batch, Output, Pipeline } from "./pipeline";
 import { pathsOf } from "./tagger";
 
 /** A LoRA file and how strongly it is applied. */
@@ -51,46 +51,16 @@ export interface PreviewOptions {
 }
 
 /** A picture that an edit made. */
-export class Edited {
-  /** The picture. */
-  readonly image: Image;
-  /** The seed that gives this picture again, as the first variant. A `bigint` where a number would not be exact. */
-  readonly seed: number | bigint;
-  /** The number of the request that it belongs to. */
-  readonly request: number;
-  /** Which of the request's variants it is. */
-  readonly variant: number;
-  /** With `keepValues`, rows of pixels of red, green and blue, 0 to 1, before they were rounded to 8 bits. */
-  readonly values: Float32Array | undefined;
-  /** The first picture of the request, as it was given. */
-  readonly source: ImageLike;
-
-  /** @internal */
-  constructor(edited: NativeEdited, source: ImageLike) {
-    this.image = wrapImage(edited.image);
-    this.seed = edited.seed;
-    this.request = edited.request;
-    this.variant = edited.variant;
-    this.values = edited.values ?? undefined;
-    this.source = source;
-  }
-
-  /** Writes the picture to a file; see {@link Image.save}. */
-  save(path: PathLike): Promise<void> {
-    return this.image.save(path);
-  }
-}
+export class Edited extends Output<ImageLike> {}
 
 /** A loaded edit model. Calls are answered one after the other, because a batch is how many edits are made at once. */
-export class EditPipeline {
-  readonly #native: NativePipeline;
-  /** What was given to {@link EditPipeline.load}. */
-  readonly name: string;
+export class EditPipeline extends Pipeline {
+  readonly #native: NativeEditPipeline;
 
-  private constructor(pipeline: NativePipeline, name: string) {
+  private constructor(pipeline: NativeEditPipeline, name: string) {
     if (typeof pipeline?.editBatch !== "function") throw new TypeError("load a model with EditPipeline.load(...)");
+    super(pipeline, name);
     this.#native = pipeline;
-    this.name = name;
   }
 
   /**
@@ -104,7 +74,7 @@ export class EditPipeline {
   static load(model: PathLike = "demo", options?: EditLoadOptions & CallOptions): Promise<EditPipeline> {
     return run(
       (listener) => native.EditPipeline.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),
-      (pipeline: NativePipeline) => new EditPipeline(pipeline, toPath(model, "model")),
+      (pipeline: NativeEditPipeline) => new EditPipeline(pipeline, toPath(model, "model")),
       options?.signal,
     );
   }
@@ -170,12 +140,16 @@ export class EditPipeline {
   ): AsyncGenerator<Edited | TagbrushError, void, undefined> {
     const { signal } = options ?? {};
     refuseNoSignal(signal);
-    const { requests: all, options: rest, errors } = asked(requests, options);
+    const { requests: all, options: rest, errors } = asked<EditRequest, EditOptions & PreviewOptions>(
+      requests,
+      options,
+    );
     if (rest.preview != null) throw invalid("preview", "`preview` is for calls that give a Job");
+    const converted = all.map(toRequest);
     const sources = all.map(source);
-    const { edits, notes } = taken(this.#native.editIter(all.map(toRequest), rest));
+    const { edits, notes } = taken(this.#native.editIter(converted, rest));
     warn(notes);
-    return outputs(edits, errors, signal, (edited) => new Edited(edited, sources[edited.request] as ImageLike));
+    return outputs(edits, errors, signal, (made) => new Edited(made, sources));
   }
 
   /**
@@ -196,23 +170,15 @@ export class EditPipeline {
     begin: () => { requests: EditRequest[]; options: EditOptions & PreviewOptions; errors: Errors },
     signal: AbortSignal | null | undefined,
   ): Job<(Edited | TagbrushError)[]> {
-    let errors: Errors;
-    let sources: ImageLike[];
-    return Job.start(
-      (listener) => {
-        const { requests, options, ...given } = begin();
-        const { preview, rest } = withoutPreview(options);
-        errors = given.errors;
-        const all = requests.map(toRequest);
-        sources = requests.map(source);
-        const { running, notes } = taken(this.#native.editBatch(all, rest, preview, listener));
-        warn(notes);
-        return running;
-      },
-      (outputs: Answer<NativeEdited>[]) =>
-        settled(outputs, errors, (edited) => new Edited(edited, sources[edited.request] as ImageLike)),
-      signal,
-    );
+    return batch((listener) => {
+      const { requests, options, errors } = begin();
+      const { preview, rest } = withoutPreview(options);
+      const all = requests.map(toRequest);
+      const sources = requests.map(source);
+      const { running, notes } = taken(this.#native.editBatch(all, rest, preview, listener));
+      warn(notes);
+      return { running, errors, convert: (made) => new Edited(made, sources) };
+    }, signal);
   }
 
   /**
@@ -245,21 +211,6 @@ export class EditPipeline {
   get defaultTrueCfgScale(): number {
     return this.#native.defaultTrueCfgScale;
   }
-
-  /** Where the model runs; never `"auto"`. */
-  get device(): string {
-    return this.#native.device;
-  }
-
-  /** In which number format it runs; never `"auto"`. */
-  get dtype(): "f32" | "bf16" | "f16" {
-    return this.#native.dtype as "f32";
-  }
-
-  /** @internal */
-  [inspect.custom](): string {
-    return `EditPipeline(${shown(this.name)}, ${this.device}, ${this.dtype})`;
-  }
 }
 
 function list(images: ImageLike | readonly ImageLike[]): readonly ImageLike[] {
@@ -269,15 +220,6 @@ function list(images: ImageLike | readonly ImageLike[]): readonly ImageLike[] {
 /** The first picture of a request, as it was given. */
 function source({ images }: EditRequest): ImageLike {
   return list(images)[0] as ImageLike;
-}
-
-/** What calls with many requests are given, checked as far as the compiled half does not. */
-function asked(requests: Iterable<EditRequest>, options: (EditOptions & PreviewOptions & BatchOptions) | undefined) {
-  const { errors, rest } = split(options, "errors", "signal");
-  if (typeof requests === "string" || !requests?.[Symbol.iterator]) {
-    throw invalid("requests", `expected a list of requests, got ${shown(requests)}`);
-  }
-  return { requests: [...requests], options: rest, errors };
 }
 
 function withoutPreview({ preview, ...rest }: EditOptions & PreviewOptions) {

@@ -37,7 +37,7 @@ export interface ErrorContext {
   readonly file?: string;
   /** The number of the picture in a batch or stream. */
   readonly index?: number;
-  /** The number of the request in a batch of edits. */
+  /** The number of the request in a batch of a pipeline. */
   readonly request?: number;
   readonly [name: string]: string | number | undefined;
 }

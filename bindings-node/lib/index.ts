@@ -1,8 +1,9 @@
 /**
- * Tags and edits pictures, in batches, without Python.
+ * Tags, edits and generates pictures, in batches, without Python.
  *
  * - {@link Tagger} gives {@link Tags}, raw scores or embeddings, of single pictures, batches and streams.
  * - {@link EditPipeline} changes pictures by instruction: {@link EditRequest} in, {@link Edited} out.
+ * - {@link GeneratePipeline} makes pictures of prompts: {@link GenerateRequest} in, {@link Generated} out.
  * - {@link Image} is what comes out. {@link ImageLike} is what goes in.
  * - {@link Job} is a promise that tells how far its work is.
  * - Everything that fails is a {@link TagbrushError} with a `code`.
@@ -14,6 +15,7 @@ export type { BatchOptions, CallOptions, Errors } from "./answers";
 export { Edited, EditPipeline, EditRequest, type Lora, type PreviewOptions } from "./edit";
 export { AbortError, type ErrorCode, type ErrorContext, TagbrushError } from "./errors";
 export type { Summary } from "./folder";
+export { Generated, GeneratePipeline, type GenerateRequest } from "./generate";
 export { type EncodeOptions, Image, type ImageLike, type PathLike, type RawPixels } from "./image";
 export { Job, type Preview, type Progress } from "./job";
 export {
@@ -36,7 +38,11 @@ export type {
   Existing,
   FolderFormat,
   FolderOptions,
+  GenerateOptions,
   LoadOptions,
+  Sampler,
+  Scheduler,
+  SizeGuidance,
   TagOptions,
 } from "./options";
 export { type Label, Rows, Tagger } from "./tagger";

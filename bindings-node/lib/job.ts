@@ -6,13 +6,13 @@ import type { Answer, NativeEvent, NativeProgress, Running } from "./native";
 
 /** How far a {@link Job} is. */
 export interface Progress {
-  /** Items that are done; for edits the steps of all pictures, for downloads bytes. */
+  /** Items that are done; for pictures that are made their steps, for downloads bytes. */
   readonly done: number;
   /** How many there are, if that is known. */
   readonly total: number | undefined;
   /** How many seconds the rest takes at the speed so far, if that can be told. */
   readonly secondsLeft: number | undefined;
-  /** With `preview: true`, the newest picture of each output that is new since the last event. */
+  /** With `preview: true` of edits, the newest picture of each output that is new since the last event. */
   readonly previews: readonly Preview[];
 }
 

@@ -107,7 +107,7 @@ export interface NativeRequest {
   seed: { seed?: number | bigint };
 }
 
-export interface NativeEdited {
+export interface NativeMade {
   image: NativeImage;
   seed: number | bigint;
   request: number;
@@ -115,23 +115,41 @@ export interface NativeEdited {
   values?: Float32Array;
 }
 
-export interface NativeEdits {
-  start(listener: Listener<undefined, Answer<NativeEdited>>): Answer<Running>;
+export interface NativeOutputs {
+  start(listener: Listener<undefined, Answer<NativeMade>>): Answer<Running>;
 }
 
-export interface NativePipeline {
+export interface NativeEditPipeline {
   editBatch(
     requests: NativeRequest[],
     options: Options,
     preview: boolean,
-    listener: Listener<Answer<NativeEdited>[]>,
+    listener: Listener<Answer<NativeMade>[]>,
   ): Answer<{ running: Running; notes: string[] }>;
-  editIter(requests: NativeRequest[], options: Options): Answer<{ edits: NativeEdits; notes: string[] }>;
+  editIter(requests: NativeRequest[], options: Options): Answer<{ edits: NativeOutputs; notes: string[] }>;
   check(requests: NativeRequest[], options: Options): Answer<undefined>;
   setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
   readonly defaultSteps: number;
   readonly defaultArea: number;
   readonly defaultTrueCfgScale: number;
+  readonly device: string;
+  readonly dtype: string;
+}
+
+export interface NativePrompt {
+  prompt: string;
+  negative: string;
+  image?: NativeInput;
+  seed: { seed?: number | bigint };
+}
+
+export interface NativeGeneratePipeline {
+  generateBatch(
+    requests: NativePrompt[],
+    options: Options,
+    listener: Listener<Answer<NativeMade>[]>,
+  ): Answer<Running>;
+  generateIter(requests: NativePrompt[], options: Options): Answer<NativeOutputs>;
   readonly device: string;
   readonly dtype: string;
 }
@@ -156,7 +174,10 @@ interface Native {
     loadSync(model: string, options: Options): Answer<NativeTagger>;
   };
   EditPipeline: {
-    load(model: string, options: Options, listener: Listener<NativePipeline>): Answer<Running>;
+    load(model: string, options: Options, listener: Listener<NativeEditPipeline>): Answer<Running>;
+  };
+  GeneratePipeline: {
+    load(model: string, options: Options, listener: Listener<NativeGeneratePipeline>): Answer<Running>;
   };
   caption(tags: NativeTags, options: Options): Answer<string>;
   errorCodes(): string[];

@@ -25,8 +25,8 @@ export interface LoadOptions {
   /** Accept JPEG files whose end is missing, as far as they go. */
   tolerateTruncated?: boolean | null | undefined;
   /**
-   * Turn pictures as their EXIF orientation says. Unless set, pictures to edit are turned and pictures to tag are not,
-   * as in the taggers' reference. Never done to pixels.
+   * Turn pictures as their EXIF orientation says. Unless set, pictures to edit or to start from are turned and pictures
+   * to tag are not, as in the taggers' reference. Never done to pixels.
    */
   applyOrientation?: boolean | null | undefined;
 }
@@ -147,5 +147,98 @@ export interface EditOptions {
   /** A step-distilled way to use a model; its LoRA must be loaded too. */
   preset?: "lightning-4" | "lightning-8" | null | undefined;
   /** Keep the values of outputs before they are rounded to 8 bits, as `Edited.values`. */
+  keepValues?: boolean | null | undefined;
+}
+
+/** How steps of denoising are made. */
+export type Sampler =
+  | "euler"
+  | "euler_ancestral"
+  | "heun"
+  | "heunpp2"
+  | "dpm_2"
+  | "dpm_2_ancestral"
+  | "lms"
+  | "dpm_fast"
+  | "dpm_adaptive"
+  | "dpmpp_2s_ancestral"
+  | "dpmpp_sde"
+  | "dpmpp_sde_gpu"
+  | "dpmpp_2m"
+  | "dpmpp_2m_sde"
+  | "dpmpp_2m_sde_gpu"
+  | "dpmpp_3m_sde"
+  | "dpmpp_3m_sde_gpu"
+  | "ddpm"
+  | "lcm"
+  | "tcd"
+  | "restart"
+  | "ddim"
+  | "uni_pc"
+  | "uni_pc_bh2";
+
+/** Which noise levels steps of denoising go through. */
+export type Scheduler =
+  | "normal"
+  | "karras"
+  | "exponential"
+  | "sgm_uniform"
+  | "simple"
+  | "ddim_uniform"
+  | "lcm"
+  | "turbo"
+  | "align_your_steps"
+  | "tcd"
+  | "edm_playground_v2.5";
+
+/**
+ * Other sizes than the real one, which the network is told of the picture while most of it is noise: a large one for
+ * what is asked for and a small one for what is not sharpen it.
+ */
+export interface SizeGuidance {
+  /** The size that goes with the prompt is so many times the real one; 1.5 unless set. */
+  readonly positive?: number | undefined;
+  /** As `positive`, for the negative prompt; 0.8 unless set. */
+  readonly negative?: number | undefined;
+  /** The part of the way after which the real size is told; 0.3 unless set. */
+  readonly end?: number | undefined;
+}
+
+/** How pictures are generated. The defaults are those of Fooocus' "Speed". */
+export interface GenerateOptions {
+  /** Variants of every request, 1 to 1024; 1 unless set. */
+  n?: number | null | undefined;
+  /** `"1152x896"` or `[1152, 896]`, which it is unless set: width and height, multiples of 8. */
+  size?: `${number}x${number}` | readonly [width: number, height: number] | null | undefined;
+  /** Steps of denoising, 1 to 1000; 30 unless set. */
+  steps?: number | null | undefined;
+  /**
+   * How far to go away from the negative prompt; 4 unless set. At 1 it is not looked at, and a step takes half of the
+   * time.
+   */
+  guidanceScale?: number | null | undefined;
+  /** `"dpmpp_2m_sde_gpu"` unless set. */
+  sampler?: Sampler | null | undefined;
+  /** `"karras"` unless set. */
+  scheduler?: Scheduler | null | undefined;
+  /** The layer of the text encoders whose states are used, counted from the end: 1 is the last. 2 unless set. */
+  clipSkip?: number | null | undefined;
+  /**
+   * The seed of the first variant of every request, 0 to 2^64 - 1; the next variants have the next seeds. A seed gives
+   * the same noise as `torch.Generator("cpu").manual_seed(seed)`. Drawn unless set.
+   */
+  seed?: number | bigint | null | undefined;
+  /** Which sizes the network is told; `false` for the real one always. */
+  sizeGuidance?: SizeGuidance | false | null | undefined;
+  /**
+   * Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes; 7 unless set.
+   */
+  adaptiveGuidance?: number | null | undefined;
+  /**
+   * How much of a request's picture is made anew, above 0 and up to 1; 0.5 unless set. Of no effect on requests without
+   * a picture.
+   */
+  denoise?: number | null | undefined;
+  /** Keep the values of outputs before they are rounded to 8 bits, as `Generated.values`. */
   keepValues?: boolean | null | undefined;
 }

@@ -1,19 +1,15 @@
 //! The edit pipeline under the one of `lib/edit.ts`, which has the signatures that people see.
 
-use std::cell::Cell;
-
-use napi::bindgen_prelude::{BigInt, Either, Float32Array};
 use napi_derive::napi;
-use tagbrush::{Control, EditOptions, EditRequest, Error, ErrorKind, Input, Lora};
-use tagbrush::{NegativePrompt, Result};
+use tagbrush::{Control, EditRequest, Error, Input, Lora, NegativePrompt, Result};
 
 use crate::errors::{Answer, answer};
-use crate::image::Image;
 use crate::image_in::Given;
 use crate::lane::Lane;
 use crate::options::{Options, edit_options, load_options, seed};
-use crate::running::{Listener, QUIET, Running, Wants, start, start_each};
-use crate::values::{decimal, exact};
+use crate::outputs::{Outputs, Places};
+use crate::running::{Listener, QUIET, Running, Wants, start};
+use crate::values::decimal;
 
 /// A loaded edit model.
 #[napi]
@@ -34,21 +30,6 @@ pub struct Request<'a> {
     pub negative: Option<String>,
     /// An object with the request's own seed, if it has one.
     pub seed: Options<'a>,
-}
-
-/// A picture that an edit made.
-#[napi(object, object_from_js = false)]
-pub struct Edited {
-    /// The picture.
-    pub image: Image,
-    /// The seed that gives it again.
-    pub seed: Either<f64, BigInt>,
-    /// The number of its request.
-    pub request: u32,
-    /// Which of the variants it is.
-    pub variant: u32,
-    /// The values before they were rounded to 8 bits.
-    pub values: Option<Float32Array>,
 }
 
 /// A file and its scale.
@@ -73,36 +54,9 @@ pub struct Started {
 #[napi(object, object_from_js = false)]
 pub struct Prepared {
     /// The edits.
-    pub edits: Edits,
+    pub edits: Outputs,
     /// Warnings.
     pub notes: Vec<String>,
-}
-
-/// Edits whose outputs come one by one, once they are started.
-#[napi]
-pub struct Edits {
-    waiting: Cell<Option<(tagbrush::EditPipeline, Requests, EditOptions)>>,
-    lane: Lane,
-}
-
-#[napi]
-impl Edits {
-    /// Starts the work, once. The listener hears of each output when it and all before it are made.
-    ///
-    /// It goes on while nobody takes an output: work that waited would hold the pipeline, and never
-    /// end for those who edit the output that they have with the same one.
-    #[napi]
-    pub fn start(&self, listener: Listener<'_>) -> Answer<Running> {
-        let Some((pipeline, requests, options)) = self.waiting.take() else {
-            return answer(Err(Error::new(ErrorKind::Internal, "edits were started twice")));
-        };
-        let work = move |control: &Control, give: &mut dyn FnMut(Answer<Edited>)| {
-            pipeline.edit_each(&requests.asked, &options, control, |i, output| {
-                give(requests.output(i, output));
-            })
-        };
-        answer(start_each(&self.lane, listener, QUIET, work))
-    }
 }
 
 #[napi]
@@ -139,11 +93,9 @@ impl EditPipeline {
     ) -> Result<Started> {
         let options = edit_options(options)?;
         let (pipeline, notes) = (self.pipeline.clone(), options.notes());
-        let requests = Requests::read(requests, options.n)?;
+        let (requests, places) = Places::read(requests, options.n, converted)?;
         let work = move |control: &Control| {
-            let outputs = pipeline.edit_batch(&requests.asked, &options, control)?;
-            let outputs = outputs.into_iter().enumerate();
-            Ok(outputs.map(|(i, output)| requests.output(i, output)).collect::<Vec<_>>())
+            Ok(places.list(pipeline.edit_batch(&requests, &options, control)?))
         };
         let running = start(&self.lane, listener, Wants { preview }, work)?;
         Ok(Started { running, notes })
@@ -159,9 +111,13 @@ impl EditPipeline {
         let options = edit_options(options)?;
         self.pipeline.check(&[], &options)?;
         let notes = options.notes();
-        let requests = Requests::read(requests, options.n)?;
-        let (pipeline, lane) = (self.pipeline.clone(), self.lane.clone());
-        let edits = Edits { waiting: Cell::new(Some((pipeline, requests, options))), lane };
+        let (requests, places) = Places::read(requests, options.n, converted)?;
+        let pipeline = self.pipeline.clone();
+        let edits = Outputs::new(&self.lane, move |control: &Control, give| {
+            pipeline.edit_each(&requests, &options, control, |i, output| {
+                give(places.output(i, output));
+            })
+        });
         Ok(Prepared { edits, notes })
     }
 
@@ -169,7 +125,8 @@ impl EditPipeline {
     #[napi]
     pub fn check(&self, requests: Vec<Request<'_>>, options: Options<'_>) -> Answer<()> {
         answer(edit_options(&options).and_then(|options| {
-            self.pipeline.check(&Requests::read(requests, options.n)?.asked, &options)
+            let (requests, _) = Places::read(requests, options.n, converted)?;
+            self.pipeline.check(&requests, &options)
         }))
     }
 
@@ -213,35 +170,6 @@ impl EditPipeline {
     }
 }
 
-/// Requests as the core takes them, and what is wrong with pictures that it never sees.
-struct Requests {
-    asked: Vec<EditRequest>,
-    errors: Vec<Option<Error>>,
-    /// Outputs of each.
-    n: usize,
-}
-
-impl Requests {
-    fn read(requests: Vec<Request<'_>>, n: usize) -> Result<Self> {
-        let mut read = Self { asked: Vec::new(), errors: Vec::new(), n };
-        for (i, request) in requests.into_iter().enumerate() {
-            let (asked, error) = converted(request).map_err(|error| error.with("request", i))?;
-            read.asked.push(asked);
-            read.errors.push(error);
-        }
-        Ok(read)
-    }
-
-    /// An output or what failed.
-    fn output(&self, number: usize, output: Result<tagbrush::Edited>) -> Answer<Edited> {
-        let request = number / self.n;
-        answer(match &self.errors[request] {
-            Some(error) => Err(again(error).with("request", request)),
-            None => output.map(edited),
-        })
-    }
-}
-
 /// The core's request, and what is wrong with its pictures, if something is.
 fn converted(request: Request<'_>) -> Result<(EditRequest, Option<Error>)> {
     let images: Result<Vec<Input>> = request.images.into_iter().map(|image| image.0).collect();
@@ -254,20 +182,4 @@ fn converted(request: Request<'_>) -> Result<(EditRequest, Option<Error>)> {
     converted.negative_prompt = request.negative.map_or(NegativePrompt::Off, NegativePrompt::from);
     converted.seed = seed(&request.seed)?;
     Ok((converted, error))
-}
-
-/// The same error, for each variant of a request.
-fn again(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.message().to_owned());
-    error.context().iter().fold(copy, |copy, (key, value)| copy.with(key, value))
-}
-
-fn edited(edited: tagbrush::Edited) -> Edited {
-    Edited {
-        image: Image::new(edited.image),
-        seed: exact(edited.seed),
-        request: edited.request as u32,
-        variant: edited.variant as u32,
-        values: edited.values.map(|values| Float32Array::new(values.to_vec())),
-    }
 }

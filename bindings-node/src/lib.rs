@@ -13,11 +13,13 @@
 mod edit;
 mod errors;
 mod folder;
+mod generate;
 mod image;
 mod image_in;
 mod lane;
 mod models;
 mod options;
+mod outputs;
 mod running;
 mod tagger;
 mod tags;

@@ -9,7 +9,8 @@ use std::str::FromStr;
 use napi::bindgen_prelude::{Array, BigInt, FromNapiValue, JsObjectValue, Object, Unknown};
 use napi::{JsValue, ValueType};
 use tagbrush::{
-    CaptionOptions, EditOptions, Error, FolderOptions, LoadOptions, OutputSize, Result, TagOptions,
+    CaptionOptions, EditOptions, Error, FolderOptions, GenerateOptions, LoadOptions, OutputSize,
+    Result, SizeGuidance, TagOptions,
 };
 
 use crate::errors::{failed, invalid};
@@ -48,7 +49,11 @@ impl<'a> Argument<'a> {
     }
 
     fn number(&self) -> Result<f32> {
-        self.get::<f64>(ValueType::Number, "a number").map(|number| number as f32)
+        self.precise().map(|number| number as f32)
+    }
+
+    fn precise(&self) -> Result<f64> {
+        self.get(ValueType::Number, "a number")
     }
 
     /// A whole number from 0 on, as a number or a `bigint`.
@@ -301,6 +306,53 @@ pub(crate) fn edit_options(options: &Options<'_>) -> Result<EditOptions> {
     Ok(edit)
 }
 
+pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions> {
+    let mut generate = GenerateOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "n" => generate.n = argument.whole()?,
+            "size" => generate.size = sides(&argument)?,
+            "steps" => generate.steps = argument.whole()?,
+            "guidanceScale" => generate.guidance_scale = argument.number()?,
+            "sampler" => generate.sampler = argument.parse()?,
+            "scheduler" => generate.scheduler = argument.parse()?,
+            "clipSkip" => generate.clip_skip = argument.whole()?,
+            "seed" => generate.seed = Some(argument.whole()?),
+            "sizeGuidance" => generate.size_guidance = size_guidance(&argument)?,
+            "adaptiveGuidance" => generate.adaptive_guidance = argument.number()?,
+            "denoise" => generate.denoise = argument.precise()?,
+            "keepValues" => generate.keep_values = argument.flag()?,
+            _ => {
+                return Err(argument.unknown(
+                    "n, size, steps, guidanceScale, sampler, scheduler, clipSkip, seed, \
+                     sizeGuidance, adaptiveGuidance, denoise, keepValues, errors, signal",
+                ));
+            }
+        }
+    }
+    Ok(generate)
+}
+
+/// `false` for the real size always, or an object.
+fn size_guidance(argument: &Argument<'_>) -> Result<SizeGuidance> {
+    if argument.value.get_type().ok() == Some(ValueType::Boolean) && !argument.flag()? {
+        return Ok(SizeGuidance::NONE);
+    }
+    let mut sizes = SizeGuidance::default();
+    for (name, value) in argument.entries()? {
+        match name.as_str() {
+            "positive" => sizes.positive = value.number()?,
+            "negative" => sizes.negative = value.number()?,
+            "end" => sizes.end = value.number()?,
+            _ => {
+                let message = format!("unknown key `{name}`; known: positive, negative, end");
+                return Err(invalid(&argument.name, message));
+            }
+        }
+    }
+    Ok(sizes)
+}
+
 pub(crate) fn folder_options(options: &Options<'_>) -> Result<FolderOptions> {
     let mut folder = FolderOptions::default();
     let mut has_format = false;
@@ -338,5 +390,13 @@ fn size(argument: &Argument<'_>) -> Result<OutputSize> {
     match argument.list(expected)?.as_slice() {
         [width, height] => Ok(OutputSize::Exact(width.whole()?, height.whole()?)),
         _ => Err(argument.wrong(expected)),
+    }
+}
+
+/// A size that is not automatic.
+fn sides(argument: &Argument<'_>) -> Result<(usize, usize)> {
+    match size(argument)? {
+        OutputSize::Exact(width, height) => Ok((width as usize, height as usize)),
+        _ => Err(invalid("size", "expected a width and a height")),
     }
 }

@@ -10,6 +10,8 @@ export const SAMPLES = join(ROOT, "core/demo/images");
 export const DEMO_EDITS = join(ROOT, "core/demo/edit/samples");
 /** A QwenImageEditPipeline with tiny random networks: what it makes is noise, but of the right kind. */
 export const EDIT_MODEL = join(ROOT, "core/tests/goldens/edit-pipeline");
+/** An SDXL with tiny random networks, in the folder `model`, and what the reference makes with it. */
+export const GENERATE_GOLDENS = join(ROOT, "core/tests/goldens/generate-pipeline");
 
 /** The true tags of the sample pictures, by the name of the file. */
 export const expected = JSON.parse(readFileSync(join(SAMPLES, "expected.json")));

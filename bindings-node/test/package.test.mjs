@@ -108,8 +108,10 @@ const OTHERWISE = {
   // Two texts here.
   "Tagger.placement": ["Tagger.device", "Tagger.dtype"],
   "EditPipeline.placement": ["EditPipeline.device", "EditPipeline.dtype"],
+  "GeneratePipeline.placement": ["GeneratePipeline.device", "GeneratePipeline.dtype"],
   // An iterator in place of a function that is called.
   "EditPipeline.edit_each": ["EditPipeline.edit_iter"],
+  "GeneratePipeline.generate_each": ["GeneratePipeline.generate_iter"],
   // Precisions have the names of torch's dtypes.
   "LoadOptions.precision": ["LoadOptions.dtype"],
   // Options in options, which are flat here.
@@ -128,19 +130,25 @@ const OTHERWISE = {
   "TagOptions.tag_threshold": ["TagOptions.tag_thresholds"],
   // Warnings.
   "EditOptions.notes": [],
+  // Options are checked by the calls that take them.
+  "GenerateOptions.check": [],
+  // A request is made by its class, or is an object.
+  "GenerateRequest.new": [],
 };
 
 const camel = (name) => (/^[A-Z_]+$/.test(name) ? name : name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()));
 
-/** Public names of a Python file's classes, options among them: `Class.name`. */
+/** Public names of a Python file's classes, options and what they inherit among them: `Class.name`. */
 function pythonMembers(source, classes) {
-  const found = [];
-  for (const [, name, body] of source.matchAll(/^class (\w+)[^\n]*:\n((?:[ \t]+[^\n]*\n|\n)*)/gm)) {
-    if (!classes.includes(name)) continue;
-    for (const [, member] of body.matchAll(/^ {4}(?:def )?([a-z]\w*)(?:\(|: (?!ClassVar))/gm))
-      found.push(`${name}.${member}`);
+  const known = new Map();
+  for (const [, name, base, body] of source.matchAll(
+    /^class (\w+)(?:\((\w+)[^\n]*\))?:\n((?:[ \t]+[^\n]*\n|\n)*)/gm,
+  )) {
+    const own = [...body.matchAll(/^ {4}(?:def )?([a-z]\w*)(?:\(|: (?!ClassVar))/gm)].map(([, member]) => member);
+    known.set(name, { base, own });
   }
-  return found;
+  const all = (name) => (known.has(name) ? [...known.get(name).own, ...all(known.get(name).base)] : []);
+  return classes.flatMap((name) => all(name).map((member) => `${name}.${member}`));
 }
 
 /** Public methods and options of a type of the core: `Type.name`. */
@@ -159,8 +167,11 @@ const [, list] = /__all__ = \[(.*?)\]/s.exec(readFileSync(join(python, "__init__
 const names = [...list.matchAll(/"(\w+)"/g)].map(([, name]) => name);
 const classes = names.filter((name) => /^[A-Z][a-z]/.test(name) && !name.endsWith("Error"));
 const members = [
-  ...["_tagger.py", "_edit.py", "_options.py", "_models.py"].flatMap((file) =>
-    pythonMembers(readFileSync(join(python, file), "utf8"), [...classes, "EditLoadOptions"]),
+  ...pythonMembers(
+    ["_tagger.py", "_pipeline.py", "_edit.py", "_generate.py", "_options.py", "_models.py"]
+      .map((file) => readFileSync(join(python, file), "utf8"))
+      .join("\n"),
+    classes,
   ),
   // Of the compiled half only the classes that are public.
   ...pythonMembers(readFileSync(join(python, "_core.pyi"), "utf8"), ["Image", "Tag", "Tags", "Preview"]),
@@ -175,7 +186,9 @@ function isHere(member) {
   const [type, name] = (ELSEWHERE[member] ?? member).split(".");
   const body = new RegExp(`^export (?:declare )?(?:class|interface|const) ${type}\\b.*?^}`, "gms");
   const own = [...types.matchAll(body)].map(([text]) => text).join("\n");
-  return new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own);
+  if (new RegExp(`^\\s+(?:static |readonly |get )*${camel(name)}\\b[?(:<]`, "m").test(own)) return true;
+  const [, base] = /^[^{]* extends (\w+)/.exec(own) ?? [];
+  return base !== undefined && isHere(`${base}.${name}`);
 }
 
 test("names are those of the Python package, in camelCase", () => {
@@ -196,9 +209,16 @@ test("both packages have what the core has", () => {
     ...rustMembers("tagger/options.rs", "TagOptions"),
     ...rustMembers("edit/request.rs", "EditOptions"),
     ...rustMembers("options.rs", "LoadOptions"),
+    ...rustMembers("generate/mod.rs", "GeneratePipeline"),
+    ...rustMembers("generate/mod.rs", "Generated"),
+    ...["GenerateOptions", "GenerateRequest", "SizeGuidance"].flatMap((type) =>
+      rustMembers("generate/options.rs", type),
+    ),
   ];
-  assert(core.length > 60, `${core.length} names were found`);
-  for (const name of [...Object.keys(OTHERWISE), "Tagger.select", "EditPipeline.check", "EditOptions.preset"]) {
+  assert(core.length > 100, `${core.length} names were found`);
+  const some = ["Tagger.select", "EditPipeline.check", "EditOptions.preset"];
+  some.push("Generated.seed", "GenerateOptions.denoise", "GenerateRequest.image", "SizeGuidance.end");
+  for (const name of [...Object.keys(OTHERWISE), ...some]) {
     assert(core.includes(name), `${name} is not in the core`);
   }
   const wanted = core.flatMap((name) => OTHERWISE[name] ?? [name]);

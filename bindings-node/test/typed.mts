@@ -8,6 +8,10 @@ import {
   EditPipeline,
   EditRequest,
   type ErrorCode,
+  type Generated,
+  type GenerateOptions,
+  GeneratePipeline,
+  type GenerateRequest,
   Image,
   type ImageLike,
   type Job,
@@ -16,6 +20,8 @@ import {
   type Progress,
   pull,
   type Rows,
+  type Sampler,
+  type Scheduler,
   type Summary,
   type Tag,
   TagbrushError,
@@ -88,6 +94,19 @@ for await (const output of pipeline.editIter(new Set(requests), { errors: "retur
 pipeline.check(requests, { size: [64, 64], errors: "return" });
 const area: number = pipeline.defaultArea;
 await pipeline.setLoras(["a.safetensors", { file: "b.safetensors", scale: 0.5 }]);
+const generator = await GeneratePipeline.load(new URL("file:///model.safetensors"), { dtype: "bf16", batchSize: 2 });
+const sampler: Sampler = "euler";
+const scheduler: Scheduler = "karras";
+const how: GenerateOptions = { n: 2, size: [64, 64], steps: 4, sampler, scheduler, sizeGuidance: { end: 0.5 }, seed: 5n };
+const generated: Generated[] = await generator.generate("a cat", { ...how, negativePrompt: "bad", image: "a.png" });
+const start: ImageLike | undefined = generated[0]?.source;
+const prompts: (string | GenerateRequest)[] = ["a cat", { prompt: "a dog", image: images[0], seed: 3 }];
+const generating: Job<Generated[]> = generator.generateBatch(prompts, { size: "64x64", sizeGuidance: false });
+for await (const { image } of generator.generateIter(new Set(prompts), how)) console.log(image.width);
+for await (const output of generator.generateIter(prompts, { errors: "return" })) {
+  // @ts-expect-error it may be an error
+  console.log(output.image);
+}
 const folder: string = await pull("wd-vit-tagger-v3", { signal: new AbortController().signal });
 const aborted: TagbrushError = new AbortError("why");
 
@@ -121,6 +140,16 @@ await pipeline.edit("a.png");
 await pipeline.edit("a.png", "red", { size: "large" });
 // @ts-expect-error a seed is a number
 await pipeline.edit("a.png", "red", { seed: "1" });
+// @ts-expect-error a model is needed
+await GeneratePipeline.load();
+// @ts-expect-error no such sampler
+await generator.generate("a cat", { sampler: "eular" });
+// @ts-expect-error there are no previews
+await generator.generate("a cat", { preview: true });
+// @ts-expect-error a request needs a prompt
+await generator.generateBatch([{ image: "a.png" }]);
+// @ts-expect-error models are loaded
+new GeneratePipeline();
 // @ts-expect-error no such format
 await (await Image.open("a.png")).encode("gif");
 // @ts-expect-error a form is needed
@@ -134,5 +163,5 @@ pipeline.editIter(requests, { preview: true });
 // @ts-expect-error nothing can be assigned
 tags.ratings = [];
 
-console.log(selected, failed, area);
+console.log(selected, failed, area, start, await generating);
 console.log(rating, names, line, all, some, promise, row, separate, labels, seed, folder, aborted, wrong);

@@ -1,18 +1,18 @@
-// `editIter`: the outputs of a batch of edits one by one, each as soon as it and all before it are made.
+// `editIter` and `generateIter`: the outputs of a batch one by one, each as soon as it and all before it are made.
 
 import { type Errors, settled } from "./answers";
 import { AbortError, type TagbrushError } from "./errors";
 import { run } from "./job";
-import type { Answer, NativeEdited, NativeEdits } from "./native";
+import type { Answer, NativeMade, NativeOutputs } from "./native";
 
 /** The work begins with the first output that is asked for. Leaving the loop stops it. */
 export async function* outputs<T>(
-  edits: NativeEdits,
+  work: NativeOutputs,
   errors: Errors,
   signal: AbortSignal | null | undefined,
-  convert: (edited: NativeEdited) => T,
+  convert: (made: NativeMade) => T,
 ): AsyncGenerator<T | TagbrushError, void, undefined> {
-  const made: Answer<NativeEdited>[] = [];
+  const made: Answer<NativeMade>[] = [];
   let end: { error?: unknown } | undefined;
   let wake = () => {};
   const over = (how: { error?: unknown }) => {
@@ -24,9 +24,9 @@ export async function* outputs<T>(
   signal?.addEventListener("abort", abort, { once: true });
   if (signal?.aborted) abort();
   try {
-    const work = run(
+    const running = run(
       (listener) =>
-        edits.start(({ item, ...event }) => {
+        work.start(({ item, ...event }) => {
           if (!item) return listener(event);
           made.push(item);
           wake();
@@ -34,7 +34,7 @@ export async function* outputs<T>(
       () => {},
       stop.signal,
     );
-    work.then(
+    running.then(
       () => over({}),
       (error) => over({ error }),
     );

@@ -1,0 +1,157 @@
+// Pictures out of prompts.
+
+import { type BatchOptions, type CallOptions, type Errors, split } from "./answers";
+import { invalid, shown, type TagbrushError, taken } from "./errors";
+import { type ImageLike, type PathLike, refuseUnknown, toNative, toPath } from "./image";
+import { type Job, refuseNoSignal, run } from "./job";
+import { type NativeGeneratePipeline, type NativePrompt, native } from "./native";
+import type { GenerateOptions, LoadOptions } from "./options";
+import { outputs } from "./output-iter";
+import { asked, batch, Output, Pipeline } from "./pipeline";
+import { pathsOf } from "./tagger";
+
+/** One prompt, with what belongs to it alone. */
+export interface GenerateRequest {
+  /** What is to be seen. Each line is a text of its own; parts may have weights: `(text:1.3)`. */
+  readonly prompt: string;
+  /** What is not to be seen, in the same notation. */
+  readonly negativePrompt?: string | null | undefined;
+  /** A picture to start from, stretched to the size of the output. How much of it stays is up to `denoise`. */
+  readonly image?: ImageLike | null | undefined;
+  /** The seed of its first variant, in place of that of the call. */
+  readonly seed?: number | bigint | null | undefined;
+}
+
+/** A picture that was generated. */
+export class Generated extends Output {}
+
+/**
+ * A loaded model that generates: SDXL, sampled as Fooocus does. Calls are answered one after the other, because a batch
+ * is how many pictures are made at once.
+ */
+export class GeneratePipeline extends Pipeline {
+  readonly #native: NativeGeneratePipeline;
+
+  private constructor(pipeline: NativeGeneratePipeline, name: string) {
+    if (typeof pipeline?.generateBatch !== "function") {
+      throw new TypeError("load a model with GeneratePipeline.load(...)");
+    }
+    super(pipeline, name);
+    this.#native = pipeline;
+  }
+
+  /**
+   * Loads a model that generates.
+   *
+   * @param model a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file. Models that
+   * generate are not downloaded.
+   * @param options see {@link LoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
+   */
+  static load(model: PathLike, options?: LoadOptions & CallOptions): Promise<GeneratePipeline> {
+    return run(
+      (listener) =>
+        native.GeneratePipeline.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),
+      (pipeline: NativeGeneratePipeline) => new GeneratePipeline(pipeline, toPath(model, "model")),
+      options?.signal,
+    );
+  }
+
+  /** The variants of one prompt: `n` pictures. */
+  generate(
+    prompt: string,
+    options?: GenerateOptions & CallOptions & Pick<GenerateRequest, "negativePrompt" | "image">,
+  ): Job<Generated[]> {
+    const begin = () => {
+      const { negativePrompt, image, ...rest } = split(options, "signal").rest;
+      return { requests: [{ prompt, negativePrompt, image }], options: rest, errors: "throw" as const };
+    };
+    return this.#run(begin, options?.signal) as Job<Generated[]>;
+  }
+
+  /**
+   * Many prompts in one denoising run.
+   *
+   * Each output is what its request would give alone. `n` outputs for each request, first all variants of the first
+   * request.
+   */
+  generateBatch(
+    requests: Iterable<string | GenerateRequest>,
+    options?: GenerateOptions & BatchOptions<"throw">,
+  ): Job<Generated[]>;
+  generateBatch(
+    requests: Iterable<string | GenerateRequest>,
+    options: GenerateOptions & BatchOptions,
+  ): Job<(Generated | TagbrushError)[]>;
+  generateBatch(
+    requests: Iterable<string | GenerateRequest>,
+    options?: GenerateOptions & BatchOptions,
+  ): Job<(Generated | TagbrushError)[]> {
+    return this.#run(() => asked(requests, options), options?.signal);
+  }
+
+  /**
+   * The outputs of {@link GeneratePipeline.generateBatch} one by one, each as soon as it and all before it are made.
+   *
+   * The work begins with the first output that is asked for, and goes on while an output is used. With a `batchSize` of
+   * {@link GeneratePipeline.load}, so many pictures are made at once. With `errors: "throw"` the first output that
+   * failed is thrown in its place. Leaving the loop stops the work within a step.
+   */
+  generateIter(
+    requests: Iterable<string | GenerateRequest>,
+    options?: GenerateOptions & BatchOptions<"throw">,
+  ): AsyncGenerator<Generated, void, undefined>;
+  generateIter(
+    requests: Iterable<string | GenerateRequest>,
+    options: GenerateOptions & BatchOptions,
+  ): AsyncGenerator<Generated | TagbrushError, void, undefined>;
+  generateIter(
+    requests: Iterable<string | GenerateRequest>,
+    options?: GenerateOptions & BatchOptions,
+  ): AsyncGenerator<Generated | TagbrushError, void, undefined> {
+    const { signal } = options ?? {};
+    refuseNoSignal(signal);
+    const { requests: all, options: rest, errors } = asked(requests, options);
+    const prompts = all.map(toPrompt);
+    const sources = all.map(source);
+    const work = taken(this.#native.generateIter(prompts, rest));
+    return outputs(work, errors, signal, (made) => new Generated(made, sources));
+  }
+
+  #run(
+    begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions; errors: Errors },
+    signal: AbortSignal | null | undefined,
+  ): Job<(Generated | TagbrushError)[]> {
+    return batch((listener) => {
+      const { requests, options, errors } = begin();
+      const prompts = requests.map(toPrompt);
+      const sources = requests.map(source);
+      const running = taken(this.#native.generateBatch(prompts, options, listener));
+      return { running, errors, convert: (made) => new Generated(made, sources) };
+    }, signal);
+  }
+}
+
+/** The picture of a request, as it was given. */
+function source(request: string | GenerateRequest): ImageLike | undefined {
+  return typeof request === "string" ? undefined : (request.image ?? undefined);
+}
+
+function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
+  if (typeof request === "string") return toPrompt({ prompt: request }, i);
+  const at = { request: i };
+  if (typeof request !== "object" || request === null) {
+    throw invalid("requests", `expected a string or { prompt }, got ${shown(request)}`, at);
+  }
+  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed"]);
+  const { prompt, negativePrompt, image, seed } = request;
+  if (typeof prompt !== "string") throw invalid("prompt", `expected a string, got ${shown(prompt)}`, at);
+  if (negativePrompt != null && typeof negativePrompt !== "string") {
+    throw invalid("negativePrompt", `expected a string, got ${shown(negativePrompt)}`, at);
+  }
+  return {
+    prompt,
+    negative: negativePrompt ?? "",
+    ...(image == null ? {} : { image: toNative(image, at) }),
+    seed: { seed: seed ?? undefined },
+  };
+}

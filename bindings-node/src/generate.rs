@@ -1,0 +1,119 @@
+//! The pipeline that generates under the one of `lib/generate.ts`, which has the signatures that people
+//! see.
+
+use napi_derive::napi;
+use tagbrush::{Control, Error, GenerateRequest, Input, Result};
+
+use crate::errors::{Answer, answer};
+use crate::image_in::Given;
+use crate::lane::Lane;
+use crate::options::{Options, generate_options, load_options, seed};
+use crate::outputs::{Outputs, Places};
+use crate::running::{Listener, QUIET, Running, start};
+
+/// A loaded model that generates.
+#[napi]
+pub struct GeneratePipeline {
+    pipeline: tagbrush::GeneratePipeline,
+    /// The core answers one call after the other; here they wait without a thread for each.
+    lane: Lane,
+}
+
+/// One prompt, with what belongs to it alone.
+#[napi(object, object_to_js = false)]
+pub struct Prompt<'a> {
+    /// What is to be seen.
+    pub prompt: String,
+    /// What is not to be seen.
+    pub negative: String,
+    /// A picture to start from.
+    pub image: Option<Given>,
+    /// An object with the request's own seed, if it has one.
+    pub seed: Options<'a>,
+}
+
+#[napi]
+impl GeneratePipeline {
+    /// Loads a model.
+    #[napi]
+    pub fn load(model: String, options: Options<'_>, listener: Listener<'_>) -> Answer<Running> {
+        answer(load_options(&options).and_then(|options| {
+            start(Lane::models(), listener, QUIET, move |_| {
+                let pipeline = tagbrush::GeneratePipeline::load(&model, &options)?;
+                Ok(Self { pipeline, lane: Lane::new(1) })
+            })
+        }))
+    }
+
+    /// For each output a picture or what failed.
+    #[napi]
+    pub fn generate_batch(
+        &self,
+        requests: Vec<Prompt<'_>>,
+        options: Options<'_>,
+        listener: Listener<'_>,
+    ) -> Answer<Running> {
+        answer(self.start(requests, &options, listener))
+    }
+
+    fn start(
+        &self,
+        requests: Vec<Prompt<'_>>,
+        options: &Options<'_>,
+        listener: Listener<'_>,
+    ) -> Result<Running> {
+        let options = generate_options(options)?;
+        let (requests, places) = Places::read(requests, options.n, converted)?;
+        let pipeline = self.pipeline.clone();
+        start(&self.lane, listener, QUIET, move |control| {
+            Ok(places.list(pipeline.generate_batch(&requests, &options, control)?))
+        })
+    }
+
+    /// The same outputs one by one. Wrong options are told now; requests fail in their places.
+    #[napi]
+    pub fn generate_iter(
+        &self,
+        requests: Vec<Prompt<'_>>,
+        options: Options<'_>,
+    ) -> Answer<Outputs> {
+        answer(self.prepare(requests, &options))
+    }
+
+    fn prepare(&self, requests: Vec<Prompt<'_>>, options: &Options<'_>) -> Result<Outputs> {
+        let options = generate_options(options)?;
+        options.check()?;
+        let (requests, places) = Places::read(requests, options.n, converted)?;
+        let pipeline = self.pipeline.clone();
+        Ok(Outputs::new(&self.lane, move |control: &Control, give| {
+            pipeline.generate_each(&requests, &options, control, |i, output| {
+                give(places.output(i, output));
+            })
+        }))
+    }
+
+    /// Where it runs.
+    #[napi(getter)]
+    pub fn device(&self) -> String {
+        self.pipeline.placement().device().to_string()
+    }
+
+    /// In which number format it runs.
+    #[napi(getter)]
+    pub fn dtype(&self) -> String {
+        self.pipeline.placement().precision().to_string()
+    }
+}
+
+/// The core's request, and what is wrong with its picture, if something is.
+fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
+    let (image, error) = match request.image.map(|image| image.0).transpose() {
+        Ok(image) => (image, None),
+        // The core refuses a picture of no bytes too, so outputs keep their numbers.
+        Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+    };
+    let mut converted = GenerateRequest::new(request.prompt).negative_prompt(request.negative);
+    converted.image = image;
+    converted.seed = seed(&request.seed)?;
+    Ok((converted, error))
+}

@@ -1,0 +1,265 @@
+// Pictures from prompts with a tiny random model: the reference's values, order, options, aborting, progress, errors.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import { inspect } from "node:util";
+import { AbortError, Generated, GeneratePipeline, TagbrushError } from "tagbrush";
+import { failure, GENERATE_GOLDENS, picture, pixels } from "./common.mjs";
+
+const MODEL = join(GENERATE_GOLDENS, "model");
+const pipeline = await GeneratePipeline.load(MODEL, { dtype: "f32" });
+/** One picture at a time. */
+const alone = await GeneratePipeline.load(MODEL, { dtype: "f32", batchSize: 1 });
+const FAST = { size: [64, 64], steps: 2, seed: 3 };
+/** Many times as long as any test waits. */
+const LONG = { ...FAST, steps: 1000, n: 100 };
+
+const tensors = readFileSync(join(GENERATE_GOLDENS, "golden.safetensors"));
+const header = 8 + Number(tensors.readBigUInt64LE());
+const entries = JSON.parse(tensors.subarray(8, header));
+
+/** The bytes of a tensor of the reference. */
+function golden(name) {
+  const [start, end] = entries[name].data_offsets;
+  return new Uint8Array(tensors.subarray(header + start, header + end));
+}
+
+/** Seconds until a picture is made: calls wait for each other, so for all before it to end. */
+async function untilFree(pipeline) {
+  const start = performance.now();
+  await pipeline.generate("a", FAST);
+  return (performance.now() - start) / 1000;
+}
+
+test("pictures are those of the reference", async () => {
+  const { pictures } = JSON.parse(readFileSync(join(GENERATE_GOLDENS, "golden.json")));
+  for (const [i, { size, denoise, negative, cfg, ...rest }] of pictures.entries()) {
+    const { prompt, steps, sampler, scheduler, seed } = rest;
+    const [width, height] = size;
+    const image = denoise && { data: golden(`start.${i}`), width, height, channels: 3 };
+    const how = { steps, sampler, scheduler, seed, size, denoise: denoise ?? 1, guidanceScale: cfg };
+    const asDiffusers = { sizeGuidance: false, adaptiveGuidance: 100, keepValues: true };
+    const options = { ...how, ...asDiffusers, negativePrompt: negative, image };
+    const [made] = await pipeline.generate(prompt, options);
+    assert.deepEqual([made.image.width, made.image.height], size);
+    const expected = new Float32Array(golden(`picture.${i}`).buffer);
+    assert.equal(made.values.length, expected.length);
+    const off = expected.filter((value, j) => Math.abs(value - made.values[j]) > 1 / 255);
+    assert(off.length / expected.length < 0.001, `picture ${i}: ${off.length} values are off`);
+    assert.equal(Math.round(made.values[0] * 255), made.image.data[0]);
+  }
+});
+
+test("a batch is its singles in order", async () => {
+  const requests = [
+    "a cat",
+    { prompt: "one\ntwo, (three:1.4)", negativePrompt: "bad" },
+    { prompt: "a cat", image: picture, seed: 9n },
+  ];
+  const batch = await pipeline.generateBatch(new Set(requests), { ...FAST, n: 2 });
+  assert.deepEqual(
+    batch.map((g) => [g.request, g.variant, g.seed, g.source, g.values]),
+    [
+      [0, 0, 3],
+      [0, 1, 4],
+      [1, 0, 3],
+      [1, 1, 4],
+      [2, 0, 9],
+      [2, 1, 10],
+    ].map((place, i) => [...place, i < 4 ? undefined : picture, undefined]),
+  );
+  assert(batch.every((generated) => generated instanceof Generated));
+  for (const [i, request] of requests.entries()) {
+    const { prompt, ...rest } = i === 0 ? { prompt: request } : request;
+    const single = await pipeline.generate(prompt, { ...FAST, n: 2, ...rest, seed: rest.seed ?? 3 });
+    for (const j of [0, 1]) assert(single[j].image.equals(batch[2 * i + j].image), `${i}, ${j}`);
+  }
+  assert(!batch[0].image.equals(batch[1].image));
+  assert.deepEqual(await pipeline.generateBatch([], FAST), []);
+});
+
+test("a bad request costs no other one its output", async () => {
+  const images = [Buffer.from("no image"), { ...pixels(), height: 3 }, "nowhere.png", picture];
+  const requests = ["a", "<|endoftext|>", ...images.map((image) => ({ prompt: "b", image }))];
+  const options = { ...FAST, n: 2, errors: "return" };
+  const outputs = await pipeline.generateBatch(requests, options);
+  const codes = ["made", "invalid_input", "image_decode", "invalid_input", "io", "made"];
+  assert.deepEqual(
+    outputs.map((output) => output.code ?? "made"),
+    codes.flatMap((code) => [code, code]),
+  );
+  assert.deepEqual([outputs[2].context.field, outputs[2].context.request], ["prompt", 1]);
+  assert.deepEqual([outputs[6].context.field, outputs[6].context.request], ["data", 3]);
+  let i = 0;
+  for await (const one of pipeline.generateIter(requests, options)) {
+    const other = outputs[i++];
+    if (other instanceof TagbrushError) {
+      assert.deepEqual([one.code, one.message, one.context], [other.code, other.message, other.context]);
+    } else {
+      assert(one instanceof Generated && one.image.equals(other.image) && one.source === other.source);
+      assert.deepEqual([one.request, one.variant, one.seed], [other.request, other.variant, other.seed]);
+    }
+  }
+  assert.equal(i, 12);
+  assert.equal((await failure(pipeline.generateBatch(requests, FAST))).context.request, 1);
+  const stream = alone.generateIter(requests, FAST);
+  assert((await stream.next()).value instanceof Generated);
+  assert.equal((await failure(stream.next())).context.request, 1);
+  assert((await stream.next()).done);
+});
+
+test("options reach the model", async () => {
+  const plain = { ...FAST, guidanceScale: 9, steps: 4 };
+  const one = async (options) => (await pipeline.generate("a cat", { ...plain, ...options }))[0].image;
+  const image = await one();
+  for (const size of ["64x128", [64, 128]]) {
+    const { width, height } = await one({ size });
+    assert.deepEqual([width, height], [64, 128]);
+  }
+  const others = [
+    { steps: 5 },
+    { guidanceScale: 1 },
+    { sampler: "euler" },
+    { scheduler: "exponential" },
+    { clipSkip: 1 },
+    { seed: 4 },
+    { sizeGuidance: false },
+    { sizeGuidance: { positive: 2 } },
+    { sizeGuidance: { negative: 0.5 } },
+    { adaptiveGuidance: 5 },
+    { negativePrompt: "bad" },
+    { image: picture },
+  ];
+  for (const options of others) assert(!(await one(options)).equals(image), inspect(options));
+  assert(!(await one({ image: picture, denoise: 0.2 })).equals(await one({ image: picture })));
+  assert((await one({ sizeGuidance: { end: 0 } })).equals(await one({ sizeGuidance: false })));
+  assert((await one({ sizeGuidance: null, sampler: undefined, image: null })).equals(image));
+  const largest = 2n ** 64n - 1n;
+  assert.equal((await pipeline.generate("a", { ...FAST, seed: largest }))[0].seed, largest);
+});
+
+test("names are those of the core", async () => {
+  const folder = dirname(createRequire(import.meta.url).resolve("tagbrush/package.json"));
+  const types = readFileSync(join(folder, "dist/options.d.ts"), "utf8");
+  for (const [field, type] of [
+    ["sampler", "Sampler"],
+    ["scheduler", "Scheduler"],
+  ]) {
+    const error = await failure(pipeline.generate("a", { ...FAST, [field]: "none" }));
+    assert.equal(error.context.field, field);
+    const [, union] = new RegExp(`type ${type} =(.*?);`, "s").exec(types);
+    const [, known] = /known: ([^()]*) \(/.exec(error.message);
+    assert.deepEqual(
+      [...union.matchAll(/"([^"]+)"/g)].map(([, name]) => name),
+      known.split(", "),
+    );
+  }
+});
+
+test("wrong options and requests are refused by name", async () => {
+  const wrong = [
+    [{ cfg: 3 }, "cfg"],
+    [{ preview: true }, "preview"],
+    [{ n: 0 }, "n"],
+    [{ size: [60, 64] }, "width"],
+    [{ size: "auto" }, "size"],
+    [{ size: [64] }, "size"],
+    [{ steps: 0 }, "steps"],
+    [{ guidanceScale: "4" }, "guidanceScale"],
+    [{ guidanceScale: -1 }, "guidanceScale"],
+    [{ clipSkip: 0 }, "clipSkip"],
+    [{ denoise: 0 }, "denoise"],
+    [{ denoise: "1" }, "denoise"],
+    [{ seed: -1 }, "seed"],
+    [{ sizeGuidance: true }, "sizeGuidance"],
+    [{ sizeGuidance: { start: 1 } }, "sizeGuidance"],
+    [{ sizeGuidance: { positive: 0 } }, "sizeGuidance.positive"],
+    [{ adaptiveGuidance: Number.NaN }, "adaptiveGuidance"],
+    [{ errors: "ignore" }, "errors"],
+    [{ signal: 3 }, "signal"],
+  ];
+  for (const [options, field] of wrong) {
+    const error = await failure(pipeline.generateBatch(["a"], options));
+    assert.deepEqual([error.code, error.context.field], ["invalid_input", field], error.message);
+    assert.throws(() => pipeline.generateIter(["a"], options), { code: "invalid_input", context: { field } });
+  }
+  const requests = [
+    [{ prompt: 3 }, "prompt"],
+    [{ prompt: "a", negativePrompt: 3 }, "negativePrompt"],
+    [{ prompt: "a", negative: "" }, "negative"],
+    [{ prompt: "a", image: 3 }, "image"],
+    [{ prompt: "a", seed: -1 }, "seed"],
+    [null, "requests"],
+    [3, "requests"],
+  ];
+  for (const [request, field] of requests) {
+    assert.equal((await failure(pipeline.generateBatch(["b", request], FAST))).context.field, field);
+    assert.throws(
+      () => pipeline.generateIter(["b", request], FAST),
+      (error) => error.context.field === field,
+    );
+  }
+  assert.equal((await failure(pipeline.generateBatch("a cat"))).context.field, "requests");
+  assert.equal((await failure(pipeline.generate("a", { ...FAST, errors: "return" }))).context.field, "errors");
+});
+
+test("progress tells every step", async () => {
+  const job = pipeline.generate("a", { ...FAST, steps: 40, n: 2 });
+  let done = 0;
+  for await (const progress of job.progress()) {
+    assert(progress.done >= done && progress.total === 80 && progress.secondsLeft >= 0);
+    assert.deepEqual(progress.previews, []);
+    done = progress.done;
+  }
+  assert.equal(done, 80);
+  assert.equal((await job).length, 2);
+});
+
+test("aborting really stops the work", async () => {
+  const stop = new AbortController();
+  const job = alone.generate("a", { ...LONG, signal: stop.signal });
+  const { value } = await job.progress().next();
+  assert.equal(value.total, 100_000);
+  stop.abort("enough");
+  const error = await failure(job);
+  assert(error instanceof AbortError);
+  assert.deepEqual([error.name, error.code, error.cause], ["AbortError", "cancelled", "enough"]);
+  assert((await untilFree(alone)) < 5);
+  assert.equal((await failure(alone.generate("a", { ...LONG, signal: AbortSignal.abort() }))).name, "AbortError");
+});
+
+test("each comes as soon as it is made, and leaving the loop stops the work", async () => {
+  const took = [];
+  const start = performance.now();
+  for await (const { request } of alone.generateIter(Array(5).fill("a"), { ...FAST, steps: 50 })) {
+    took[request] = performance.now() - start;
+  }
+  assert(took[0] < took[4] / 2, `${took}`);
+  for await (const { image } of alone.generateIter(["a"], { ...LONG, steps: 100 })) {
+    assert.equal(image.width, 64);
+    break;
+  }
+  assert((await untilFree(alone)) < 5);
+  const stop = new AbortController();
+  const stream = alone.generateIter(["a"], { ...LONG, signal: stop.signal });
+  setTimeout(() => stop.abort(), 50);
+  assert.equal((await failure(stream.next())).name, "AbortError");
+  assert((await untilFree(alone)) < 5);
+});
+
+test("loading", async () => {
+  for (const missing of ["demo", join(MODEL, "none.safetensors")]) {
+    assert.equal((await failure(GeneratePipeline.load(missing))).code, "model_not_found");
+  }
+  for (const options of [{ dtype: "f16" }, { maxMemory: 1 }]) {
+    assert.equal((await failure(GeneratePipeline.load(MODEL, options))).code, "unsupported");
+  }
+  assert.equal((await failure(GeneratePipeline.load())).context.field, "model");
+  assert.equal((await failure(GeneratePipeline.load(MODEL, { signal: AbortSignal.abort() }))).name, "AbortError");
+  assert.throws(() => new GeneratePipeline(), /GeneratePipeline.load/);
+  assert.deepEqual([pipeline.name, pipeline.device, pipeline.dtype], [MODEL, "cpu", "f32"]);
+  assert.equal(inspect(pipeline), `GeneratePipeline(${JSON.stringify(MODEL)}, cpu, f32)`);
+});
