@@ -234,6 +234,8 @@ export interface GenerateOptions {
    * Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes; 7 unless set.
    */
   adaptiveGuidance?: number | null | undefined;
+  /** How much of its grain a picture keeps that the network would smooth, 0 to 30; 2 unless set; only with guidance. */
+  sharpness?: number | null | undefined;
   /**
    * How much of a request's picture is made anew, above 0 and up to 1; 0.5 unless set. Of no effect on requests without
    * a picture.

@@ -320,12 +320,13 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
             "seed" => generate.seed = Some(argument.whole()?),
             "sizeGuidance" => generate.size_guidance = size_guidance(&argument)?,
             "adaptiveGuidance" => generate.adaptive_guidance = argument.number()?,
+            "sharpness" => generate.sharpness = argument.number()?,
             "denoise" => generate.denoise = argument.precise()?,
             "keepValues" => generate.keep_values = argument.flag()?,
             _ => {
                 return Err(argument.unknown(
                     "n, size, steps, guidanceScale, sampler, scheduler, clipSkip, seed, \
-                     sizeGuidance, adaptiveGuidance, denoise, keepValues, errors, signal",
+                     sizeGuidance, adaptiveGuidance, sharpness, denoise, keepValues, errors, signal",
                 ));
             }
         }

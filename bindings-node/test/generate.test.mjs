@@ -41,7 +41,7 @@ test("pictures are those of the reference", async () => {
     const [width, height] = size;
     const image = denoise && { data: golden(`start.${i}`), width, height, channels: 3 };
     const how = { steps, sampler, scheduler, seed, size, denoise: denoise ?? 1, guidanceScale: cfg };
-    const asDiffusers = { sizeGuidance: false, adaptiveGuidance: 100, keepValues: true };
+    const asDiffusers = { sizeGuidance: false, adaptiveGuidance: 100, sharpness: 0, keepValues: true };
     const options = { ...how, ...asDiffusers, negativePrompt: negative, image };
     const [made] = await pipeline.generate(prompt, options);
     assert.deepEqual([made.image.width, made.image.height], size);
@@ -130,6 +130,7 @@ test("options reach the model", async () => {
     { sizeGuidance: { positive: 2 } },
     { sizeGuidance: { negative: 0.5 } },
     { adaptiveGuidance: 5 },
+    { sharpness: 9 },
     { negativePrompt: "bad" },
     { image: picture },
   ];
@@ -178,6 +179,7 @@ test("wrong options and requests are refused by name", async () => {
     [{ sizeGuidance: { start: 1 } }, "sizeGuidance"],
     [{ sizeGuidance: { positive: 0 } }, "sizeGuidance.positive"],
     [{ adaptiveGuidance: Number.NaN }, "adaptiveGuidance"],
+    [{ sharpness: 31 }, "sharpness"],
     [{ errors: "ignore" }, "errors"],
     [{ signal: 3 }, "signal"],
   ];

@@ -195,12 +195,13 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
                 generate.size_guidance = SizeGuidance { positive, negative, end };
             }
             "adaptive_guidance" => generate.adaptive_guidance = argument.get()?,
+            "sharpness" => generate.sharpness = argument.get()?,
             "denoise" => generate.denoise = argument.get()?,
             "keep_values" => generate.keep_values = argument.get()?,
             _ => {
                 return Err(argument.unknown(
                     "n, size, steps, guidance_scale, sampler, scheduler, clip_skip, seed, \
-                     size_guidance, adaptive_guidance, denoise, keep_values",
+                     size_guidance, adaptive_guidance, sharpness, denoise, keep_values",
                 ));
             }
         }

@@ -50,6 +50,7 @@ def test_pictures_are_those_of_the_reference(generator, i):
         denoise=case.get("denoise", 1),
         size_guidance=None,
         adaptive_guidance=100,
+        sharpness=0,
         keep_values=True,
     )
     assert made.image.size == (width, height) and made.values.shape == (height, width, 3)
@@ -118,7 +119,7 @@ def test_options_reach_the_core(generator, picture):
     assert one(size="64x128").size == one(size=(64, 128)).size == (64, 128)
     for options in (
         {"steps": 5}, {"guidance_scale": 1}, {"sampler": "euler"}, {"scheduler": "exponential"}, {"clip_skip": 1},
-        {"seed": 4}, {"size_guidance": None}, {"size_guidance": (1.5, 0.8, 0.9)}, {"adaptive_guidance": 5},
+        {"seed": 4}, {"size_guidance": None}, {"size_guidance": (1.5, 0.8, 0.9)}, {"adaptive_guidance": 5}, {"sharpness": 9},
         {"negative_prompt": "bad"}, {"image": picture},
     ):
         assert one(**options) != plain, options
@@ -150,7 +151,8 @@ def test_names_are_those_of_the_core(generator, field, names):
     [({"n": 0}, "n"), ({"steps": 0}, "steps"), ({"size": (60, 64)}, "width"), ({"size": "big"}, "size"),
      ({"size": "auto"}, "size"), ({"size": (-8, 64)}, "option"), ({"guidance_scale": -1}, "guidance_scale"),
      ({"clip_skip": 0}, "clip_skip"), ({"denoise": 0}, "denoise"), ({"seed": -1}, "option"),
-     ({"size_guidance": (0, 1, 1)}, "size_guidance.positive"), ({"adaptive_guidance": 1e9}, "adaptive_guidance")],
+     ({"size_guidance": (0, 1, 1)}, "size_guidance.positive"), ({"adaptive_guidance": 1e9}, "adaptive_guidance"),
+     ({"sharpness": 31}, "sharpness")],
     ids=str,
 )
 def test_wrong_options_are_named(generator, options, field):

@@ -269,6 +269,8 @@ class GenerateOptions(TypedDict, total=False):
     """Which sizes the network is told; see :class:`SizeGuidance`. ``None`` for the real one always."""
     adaptive_guidance: float
     """Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes."""
+    sharpness: float
+    """How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance."""
     denoise: float
     """How much of a request's picture is made anew, above 0 and up to 1. Of no effect on requests without a
     picture."""
@@ -315,6 +317,7 @@ GENERATE_DEFAULTS: dict[str, object] = {
     "clip_skip": 2,
     "size_guidance": SizeGuidance(),
     "adaptive_guidance": 7.0,
+    "sharpness": 2.0,
     "denoise": 0.5,
 }
 
