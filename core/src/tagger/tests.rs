@@ -118,7 +118,9 @@ fn scores_and_embeddings_are_those_of_the_network() {
         let sigmoid = |logit: &f32| 1.0 / (1.0 + (-logit).exp());
         let expected: Vec<Vec<f32>> =
             rows(&golden["logits"]).iter().map(|row| row.iter().map(sigmoid).collect()).collect();
-        assert!(difference(&scores, &expected) < allowed(2e-6), "{}", folder.display());
+        let off = difference(&scores, &expected);
+        // A quarter of what logits may differ by: the sigmoid's slope.
+        assert!(off < allowed(2.5e-6), "{} is off by {off}", folder.display());
         let embeddings = tagger.embed(&images, &Control::new());
         let embeddings: Vec<_> = embeddings.into_iter().map(Result::unwrap).collect();
         assert!(difference(&embeddings, &rows(&golden["features"])) < allowed(1e-5));

@@ -39,18 +39,20 @@ impl Kernel for Apply<'_> {
 
 /// A function of one vector, as a type, so that loops are compiled for each.
 pub(in super::super) trait Function {
+    /// It may be `rough` for results that are rounded to bfloat16.
+    ///
     /// # Safety
     /// The processor has the instructions of `S`.
-    unsafe fn of<S: Simd>(x: S::V) -> S::V;
+    unsafe fn of<S: Simd>(x: S::V, rough: bool) -> S::V;
 }
 
 macro_rules! functions {
-    ($($name:ident: |$S:ident, $x:ident| $value:expr;)*) => {$(
+    ($($name:ident: |$S:ident, $x:ident, $rough:ident| $value:expr;)*) => {$(
         pub(in super::super) struct $name;
 
         impl Function for $name {
             #[inline(always)]
-            unsafe fn of<$S: Simd>($x: $S::V) -> $S::V {
+            unsafe fn of<$S: Simd>($x: $S::V, $rough: bool) -> $S::V {
                 // SAFETY: the caller's promise.
                 #[allow(unused_unsafe)]
                 unsafe { $value }
@@ -60,12 +62,12 @@ macro_rules! functions {
 }
 
 functions! {
-    Identity: |S, x| x;
-    GeluErf: |S, x| math::gelu_erf::<S>(x);
-    GeluTanh: |S, x| math::gelu_tanh::<S>(x);
-    QuickGelu: |S, x| S::mul(x, math::sigmoid::<S>(S::mul(x, S::splat(1.702))));
-    Silu: |S, x| S::mul(x, math::sigmoid::<S>(x));
-    Relu: |S, x| S::max(S::splat(0.0), x);
+    Identity: |S, x, _rough| x;
+    GeluErf: |S, x, rough| math::gelu_erf::<S>(x, rough);
+    GeluTanh: |S, x, rough| math::gelu_tanh::<S>(x, rough);
+    QuickGelu: |S, x, _rough| S::mul(x, math::sigmoid::<S>(S::mul(x, S::splat(1.702))));
+    Silu: |S, x, rough| math::silu::<S>(x, rough);
+    Relu: |S, x, _rough| S::max(S::splat(0.0), x);
 }
 
 /// Calls the generic `$call` with the [`Function`] of an activation.
@@ -108,6 +110,6 @@ pub(in super::super) unsafe fn apply_to<S: Simd>(
 unsafe fn each<S: Simd, F: Function>(values: *mut f32, count: usize) {
     for i in (0..count).step_by(S::LANES) {
         // SAFETY: the caller's promise.
-        unsafe { S::store(values.add(i), F::of::<S>(S::load(values.add(i)))) };
+        unsafe { S::store(values.add(i), F::of::<S>(S::load(values.add(i)), false)) };
     }
 }

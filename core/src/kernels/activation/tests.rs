@@ -51,40 +51,98 @@ fn takes_empty_extreme_and_strided_input() {
     });
 }
 
-struct Exp<'a>(&'a mut [f32]);
+/// Functions of [`math`].
+#[derive(Clone, Copy)]
+enum Of {
+    Exp,
+    Exp2,
+    RoughExp2,
+    RoughSilu,
+    RoughGeluTanh,
+    RoughGeluErf,
+}
 
-impl Kernel for Exp<'_> {
+struct Each<'a>(Of, &'a mut [f32]);
+
+impl Kernel for Each<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for chunk in self.0.chunks_exact_mut(S::LANES) {
+        for chunk in self.1.chunks_exact_mut(S::LANES) {
             // SAFETY: a whole vector.
             unsafe {
                 let x = S::load(chunk.as_ptr());
-                S::store(chunk.as_mut_ptr(), math::exp::<S>(x));
+                let y = match self.0 {
+                    Of::Exp => math::exp::<S>(x),
+                    Of::Exp2 => math::exp2::<S>(x, false),
+                    Of::RoughExp2 => math::exp2::<S>(x, true),
+                    Of::RoughSilu => math::silu::<S>(x, true),
+                    Of::RoughGeluTanh => math::gelu_tanh::<S>(x, true),
+                    Of::RoughGeluErf => math::gelu_erf::<S>(x, true),
+                };
+                S::store(chunk.as_mut_ptr(), y);
             }
         }
     }
 }
 
-#[test]
-fn exp_has_the_stated_error() {
-    // A multiple of all lanes.
-    let x: Vec<f32> = (-86_992..88_000).map(|i| i as f32 / 1000.0).collect();
+/// Fails unless `of` differs from `exact` by at most `relative` of it or by `absolute`, over thousandths
+/// from `from` to `to`, on every set of instructions. Their number is a multiple of all lanes.
+fn assert_error(
+    of: Of,
+    (from, to): (i32, i32),
+    relative: f64,
+    absolute: f64,
+    exact: impl Fn(f64) -> f64,
+) {
+    let x: Vec<f32> = (from..to).map(|i| i as f32 / 1000.0).collect();
+    assert!(x.len().is_multiple_of(16));
     on_every_isa(|isa| {
         let mut y = x.clone();
-        run(isa, Exp(&mut y));
+        run(isa, Each(of, &mut y));
         for (x, y) in x.iter().zip(&y) {
-            let exact = f64::from(*x).exp();
-            let error = ((f64::from(*y) - exact) / exact).abs();
-            assert!(error < 3e-7, "{isa:?}: exp({x}) is off by {error:e}");
+            let exact = exact(f64::from(*x));
+            let error = (f64::from(*y) - exact).abs();
+            assert!(
+                error <= relative * exact.abs() || error <= absolute,
+                "{isa:?}: of {x} is off by {error:e}"
+            );
         }
-        let mut low = vec![f32::NEG_INFINITY; 16];
-        run(isa, Exp(&mut low));
-        assert_eq!(low, [0.0; 16]);
-        let mut none = vec![f32::NAN; 16];
-        run(isa, Exp(&mut none));
-        assert!(none.iter().all(|y| y.is_nan()));
     });
+}
+
+#[test]
+fn powers_have_the_stated_errors() {
+    assert_error(Of::Exp, (-86_992, 88_000), 3e-7, 0.0, f64::exp);
+    assert_error(Of::Exp2, (-126_000, 126_000), 3e-7, 0.0, f64::exp2);
+    assert_error(Of::RoughExp2, (-126_000, 126_000), 8e-5, 0.0, f64::exp2);
+    on_every_isa(|isa| {
+        for of in [Of::Exp, Of::Exp2, Of::RoughExp2] {
+            let mut low = vec![f32::NEG_INFINITY; 16];
+            run(isa, Each(of, &mut low));
+            assert_eq!(low, [0.0; 16]);
+            let mut none = vec![f32::NAN; 16];
+            run(isa, Each(of, &mut none));
+            assert!(none.iter().all(|y| y.is_nan()));
+        }
+    });
+}
+
+#[test]
+fn rough_functions_have_the_stated_errors() {
+    let gelu_tanh = |x: f64| {
+        let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+        x / (1.0 + (-2.0 * z).exp())
+    };
+    assert_error(Of::RoughSilu, (-80_000, 80_000), 2e-4, 0.0, |x| x / (1.0 + (-x).exp()));
+    assert_error(Of::RoughGeluTanh, (-8_000, 8_000), 2e-4, 1e-12, gelu_tanh);
+    // The exact function by the plain implementation, which is compared with the reference above.
+    let x = grid(-8.0, 8.0, 16_000);
+    let exact =
+        reference::forward(Activation::GeluErf, &x.to_dtype(candle_core::DType::F64).unwrap());
+    let exact = exact.unwrap().to_vec1::<f64>().unwrap();
+    let at = |x: f64| exact[((x + 8.0) * 1000.0).round() as usize];
+    assert_error(Of::RoughGeluErf, (-4_000, 8_000), 1e-3, 1e-7, at);
+    assert_error(Of::RoughGeluErf, (-8_000, -4_000), 0.0, 3e-7, at);
 }

@@ -12,10 +12,9 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::bf16::Dot;
+use super::bf16::{Avx512, Dot, put_half};
 use super::engine::{Aligned, Engine, Line, MAX_COLS, MAX_DEPTH};
 use super::simd::Simd;
-use super::x86::Avx512;
 
 const ROWS: usize = 32;
 const COLS: usize = 32;
@@ -109,13 +108,14 @@ fn gives_right_answers() -> bool {
             }
             E::put_columns(columns.as_ptr(), right.as_mut_ptr());
             E::enter();
-            E::tile(left.as_ptr(), right.as_ptr(), 1, out.0.as_mut_ptr());
+            E::tile(left.as_ptr(), right.as_ptr(), 1, out.0.as_mut_ptr(), false, right.as_ptr());
+            E::tile(left.as_ptr(), right.as_ptr(), 1, out.0.as_mut_ptr(), true, right.as_ptr());
             E::leave();
         }
         (0..ROWS * COLS).all(|at| {
             let (row, column) = (at / COLS, at % COLS);
             let term = |i| value(row * DEPTH + i) * columns[i * COLS + column];
-            ((0..DEPTH).map(term).sum::<f32>() - out.0[at]).abs() <= tolerance
+            (2.0 * (0..DEPTH).map(term).sum::<f32>() - out.0[at]).abs() <= 2.0 * tolerance
         })
     }
     // The second scale has more bits than bfloat16: without their small parts, sums of this size
@@ -124,19 +124,41 @@ fn gives_right_answers() -> bool {
     unsafe { product::<Tiles<1>>(1.0, 0.0) && product::<Tiles<2>>(1.0 + 1.0 / 512.0, 5e-3) }
 }
 
+/// 32 values rounded to bfloat16, and what that loses, rounded likewise.
+///
+/// # Safety
+/// 32 values can be read; the processor has AVX-512 BF16.
+#[inline(always)]
+unsafe fn split(values: *const f32) -> [__m512i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (Avx512::load(values), Avx512::load(values.add(16)));
+        let bits =
+            |low, high| std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        let large = bits(low, high);
+        let [low_part, high_part] =
+            [_mm512_castsi512_si256(large), _mm512_extracti64x4_epi64::<1>(large)]
+                .map(|half| _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+                .map(|bits| _mm512_castsi512_ps(bits));
+        [large, bits(_mm512_sub_ps(low, low_part), _mm512_sub_ps(high, high_part))]
+    }
+}
+
 /// What rounding 32 values to bfloat16 loses.
 ///
 /// # Safety
-/// 32 values can be read and written; the processor has AVX-512 BF16.
+/// As for [`split`], and 32 values can be written.
 #[inline(always)]
 unsafe fn rest(values: *const f32, out: *mut f32) {
-    // SAFETY: the caller's promise; a line has room for what is rounded.
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut rounded = [Line::ZERO];
-        Dot::put_row(values, rounded.as_mut_ptr(), 0);
-        for half in [0, 16] {
-            let large = Avx512::load_bf16(rounded.as_ptr().cast::<u16>().add(half));
-            Avx512::store(out.add(half), Avx512::sub(Avx512::load(values.add(half)), large));
+        let [_, small] = split(values);
+        for (half, part) in [_mm512_castsi512_si256(small), _mm512_extracti64x4_epi64::<1>(small)]
+            .into_iter()
+            .enumerate()
+        {
+            let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(part));
+            Avx512::store(out.add(16 * half), _mm512_castsi512_ps(bits));
         }
     }
 }
@@ -144,16 +166,25 @@ unsafe fn rest(values: *const f32, out: *mut f32) {
 /// Multiplies chunks of `$bytes` bytes on both sides with `$line`s, which read them at `{left}` and
 /// `{right}` with the strides `{line}` and `{pair}`, into tmm0 to tmm3.
 macro_rules! multiply {
-    ($left:ident, $right:ident, $chunks:ident, $out:ident, $bytes:literal, [$($line:literal),* $(,)?]) => {
+    ($left:ident, $right:ident, $chunks:ident, $out:ident, $onto:ident, $ahead:ident, $bytes:literal, [$($line:literal),* $(,)?]) => {
         asm!(
+            "test {onto}, {onto}",
+            "jnz 3f",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
+            "jmp 2f",
+            "3:",
+            "tileloadd tmm0, [{out} + {pair}]",
+            "tileloadd tmm1, [{out} + {pair} + 64]",
+            "tileloadd tmm2, [{out} + {pair} + 2048]",
+            "tileloadd tmm3, [{out} + {pair} + 2112]",
             "2:",
             $($line,)*
             "add {left}, {bytes}",
             "add {right}, {bytes}",
+            "add {ahead}, {bytes} / 8",
             "dec {chunks}",
             "jnz 2b",
             "tilestored [{out} + {pair}], tmm0",
@@ -162,8 +193,10 @@ macro_rules! multiply {
             "tilestored [{out} + {pair} + 2112], tmm3",
             left = inout(reg) $left => _,
             right = inout(reg) $right => _,
+            ahead = inout(reg) $ahead => _,
             chunks = inout(reg) $chunks => _,
             out = in(reg) $out,
+            onto = in(reg) usize::from($onto),
             line = in(reg) 64usize,
             pair = in(reg) 128usize,
             bytes = const $bytes,
@@ -183,18 +216,22 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
     const COLS: usize = COLS;
     const DEPTH: usize = DEPTH;
     const PLANES: usize = PLANES;
+    const ROUGH: bool = PLANES == 1;
     /// Processors with AMX have 2 MB of second-level cache for each core.
-    const CACHED: usize = 14 * 1024;
+    const CACHED: usize = 10 * 1024;
+    /// A third of the 48 KB that such processors have in the first level.
+    const SLICE: usize = 8 / PLANES;
 
     #[inline(always)]
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
         // SAFETY: the trait's contract: a plane of ROWS lines behind the other.
         unsafe {
-            Dot::put_row(values, chunk, row);
-            if PLANES == 2 {
-                let mut small = [0f32; DEPTH];
-                rest(values, small.as_mut_ptr());
-                Dot::put_row(small.as_ptr(), chunk.add(ROWS), row);
+            if PLANES == 1 {
+                Dot::put_row(values, chunk, row);
+            } else {
+                let [large, small] = split(values);
+                _mm512_store_si512(chunk.add(row).cast(), large);
+                _mm512_store_si512(chunk.add(ROWS + row).cast(), small);
             }
         }
     }
@@ -215,23 +252,57 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
     }
 
     #[inline(always)]
-    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
+    unsafe fn put_transposed(rows: *const f32, stride: usize, chunk: *mut Line) {
+        // SAFETY: the trait's contract: a plane of COLS lines behind the other.
+        unsafe {
+            if PLANES == 1 {
+                return Dot::put_transposed(rows, stride, chunk);
+            }
+            for half in 0..2 {
+                let mut large = [_mm512_setzero_si512(); 16];
+                let mut small = large;
+                for i in 0..16 {
+                    [large[i], small[i]] = split(rows.add((16 * half + i) * stride));
+                }
+                put_half(large, half, chunk);
+                put_half(small, half, chunk.add(COLS));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile(
+        left: *const Line,
+        right: *const Line,
+        chunks: usize,
+        out: *mut f32,
+        onto: bool,
+        ahead: *const Line,
+    ) {
         // SAFETY: the trait's contract: each chunk has 32 lines (2048 bytes) for each plane on both
         // sides, and `out` has 32 rows of 128 bytes. Nothing else uses the tile registers.
         unsafe {
             if chunks == 0 {
-                std::ptr::write_bytes(out, 0, ROWS * COLS);
+                if !onto {
+                    std::ptr::write_bytes(out, 0, ROWS * COLS);
+                }
             } else if PLANES == 1 {
                 multiply!(
                     left,
                     right,
                     chunks,
                     out,
+                    onto,
+                    ahead,
                     2048,
                     [
                         "tileloadd tmm4, [{left} + {line}]",
                         "tileloadd tmm6, [{right} + {pair}]",
                         "tileloadd tmm7, [{right} + {pair} + 64]",
+                        "prefetcht1 [{ahead}]",
+                        "prefetcht1 [{ahead} + 64]",
+                        "prefetcht1 [{ahead} + 128]",
+                        "prefetcht1 [{ahead} + 192]",
                         "tdpbf16ps tmm0, tmm4, tmm6",
                         "tileloadd tmm5, [{left} + {line} + 1024]",
                         "tdpbf16ps tmm1, tmm4, tmm7",
@@ -246,6 +317,8 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
                     right,
                     chunks,
                     out,
+                    onto,
+                    ahead,
                     4096,
                     [
                         // Large left, small right.
@@ -255,6 +328,10 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
                         "tileloadd tmm7, [{right} + {pair} + 2112]",
                         "tdpbf16ps tmm1, tmm4, tmm7",
                         "tileloadd tmm5, [{left} + {line} + 1024]",
+                        "prefetcht1 [{ahead}]",
+                        "prefetcht1 [{ahead} + 64]",
+                        "prefetcht1 [{ahead} + 128]",
+                        "prefetcht1 [{ahead} + 192]",
                         "tdpbf16ps tmm2, tmm5, tmm6",
                         "tdpbf16ps tmm3, tmm5, tmm7",
                         // Large left, large right.
@@ -269,6 +346,10 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
                         "tdpbf16ps tmm0, tmm4, tmm6",
                         "tdpbf16ps tmm1, tmm4, tmm7",
                         "tileloadd tmm5, [{left} + {line} + 3072]",
+                        "prefetcht1 [{ahead} + 256]",
+                        "prefetcht1 [{ahead} + 320]",
+                        "prefetcht1 [{ahead} + 384]",
+                        "prefetcht1 [{ahead} + 448]",
                         "tdpbf16ps tmm2, tmm5, tmm6",
                         "tdpbf16ps tmm3, tmm5, tmm7",
                     ]

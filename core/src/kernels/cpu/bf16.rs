@@ -4,7 +4,10 @@ use std::arch::x86_64::*;
 
 use super::engine::{Engine, Line};
 use super::simd::Simd;
-use super::x86::Avx512;
+use super::x86;
+
+/// The vectors beside these products.
+pub(super) type Avx512 = x86::Avx512<true>;
 
 /// AVX-512 BF16: every lane adds the products of two pairs, in `f32`.
 pub(crate) struct Dot;
@@ -17,7 +20,7 @@ const COLS: usize = 32;
 /// # Safety
 /// 32 values can be read; the processor has AVX-512 BF16.
 #[inline(always)]
-unsafe fn round(values: *const f32) -> __m512i {
+pub(super) unsafe fn round(values: *const f32) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         let (low, high) = (_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
@@ -51,12 +54,27 @@ unsafe fn put_pairs(values: *const f32, chunk: *mut Line) {
     }
 }
 
+/// Writes 16 rows of 16 pairs as the first or second 16 columns of a right chunk.
+///
+/// # Safety
+/// As for [`Engine::put_transposed`]; the processor has AVX-512.
+#[inline(always)]
+pub(super) unsafe fn put_half(rows: [__m512i; 16], half: usize, chunk: *mut Line) {
+    // SAFETY: the caller's promise: two lines for each of 16 pairs.
+    unsafe {
+        for (pair, columns) in x86::transposed(rows).into_iter().enumerate() {
+            _mm512_storeu_si512(chunk.add(2 * pair + half).cast(), columns);
+        }
+    }
+}
+
 impl Engine for Dot {
     type S = Avx512;
     const ROWS: usize = ROWS;
     const COLS: usize = COLS;
     const DEPTH: usize = 32;
     const PLANES: usize = 1;
+    const ROUGH: bool = true;
 
     #[inline(always)]
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
@@ -71,12 +89,38 @@ impl Engine for Dot {
     }
 
     #[inline(always)]
-    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
+    unsafe fn put_transposed(rows: *const f32, stride: usize, chunk: *mut Line) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            for half in 0..2 {
+                let mut words = [_mm512_setzero_si512(); 16];
+                for (i, words) in words.iter_mut().enumerate() {
+                    *words = round(rows.add((16 * half + i) * stride));
+                }
+                put_half(words, half, chunk);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile(
+        left: *const Line,
+        right: *const Line,
+        chunks: usize,
+        out: *mut f32,
+        onto: bool,
+        _ahead: *const Line,
+    ) {
         // SAFETY: the trait's contract.
         unsafe {
             let mut left = left.cast::<i32>();
             let mut right = right.cast::<i32>();
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            if onto {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    *sums = [0, 16].map(|half| Avx512::load(out.add(row * COLS + half)));
+                }
+            }
             let bits = |v: __m512i| std::mem::transmute::<__m512i, __m512bh>(v);
             for _ in 0..chunks {
                 for pair in 0..16 {

@@ -24,6 +24,7 @@ impl Line {
 }
 
 /// Numbers that start on a line.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Aligned<const N: usize>(pub(crate) [f32; N]);
 
@@ -33,6 +34,9 @@ pub(crate) const MAX_ROWS: usize = 32;
 pub(crate) const MAX_COLS: usize = 32;
 /// The largest [`DEPTH`](Engine::DEPTH) of all engines.
 pub(crate) const MAX_DEPTH: usize = 32;
+
+/// Lines that a product fetches ahead for each chunk, where an engine does so.
+pub(crate) const AHEAD: usize = 4;
 
 /// One way to multiply packed matrices.
 ///
@@ -51,6 +55,10 @@ pub(crate) trait Engine: 'static {
     const CACHED: usize = 6 * 1024;
     /// Lines for each value: 1, or 2 for engines that split values.
     const PLANES: usize;
+    /// Whether operands are rounded to bfloat16, so that what computes them need not be better.
+    const ROUGH: bool = false;
+    /// Chunks of a right panel that stay in the first-level cache while left panels go past them.
+    const SLICE: usize = usize::MAX;
 
     /// Writes `DEPTH` values of one row into its line of a left chunk, which starts at `chunk`.
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize);
@@ -58,8 +66,31 @@ pub(crate) trait Engine: 'static {
     /// Writes `DEPTH` rows of `COLS` values, row-major, as a right chunk.
     unsafe fn put_columns(values: *const f32, chunk: *mut Line);
 
-    /// The product of two panels, `ROWS` rows of `COLS` values.
-    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32);
+    /// Writes `COLS` rows of `DEPTH` values, `stride` values apart, as the columns of a right chunk.
+    #[inline(always)]
+    unsafe fn put_transposed(rows: *const f32, stride: usize, chunk: *mut Line) {
+        let mut columns = Aligned([0f32; MAX_DEPTH * MAX_COLS]);
+        // SAFETY: the trait's contract; the copy has room for the largest chunk.
+        unsafe {
+            for column in 0..Self::COLS {
+                for i in 0..Self::DEPTH {
+                    columns.0[i * Self::COLS + column] = *rows.add(column * stride + i);
+                }
+            }
+            Self::put_columns(columns.0.as_ptr(), chunk);
+        }
+    }
+
+    /// The product of two panels, `ROWS` rows of `COLS` values; with `onto`, added to what is there.
+    /// `ahead` may be fetched meanwhile: a hint, which any address may be.
+    unsafe fn tile(
+        left: *const Line,
+        right: *const Line,
+        chunks: usize,
+        out: *mut f32,
+        onto: bool,
+        ahead: *const Line,
+    );
 
     /// Lines of a left panel.
     fn left_lines(chunks: usize) -> usize {
@@ -126,7 +157,14 @@ impl<S: Simd, const R: usize> Engine for Plain<S, R> {
     }
 
     #[inline(always)]
-    unsafe fn tile(left: *const Line, right: *const Line, chunks: usize, out: *mut f32) {
+    unsafe fn tile(
+        left: *const Line,
+        right: *const Line,
+        chunks: usize,
+        out: *mut f32,
+        onto: bool,
+        _ahead: *const Line,
+    ) {
         // SAFETY: the trait's contract.
         unsafe {
             let mut left = left.cast::<f32>();
@@ -150,7 +188,7 @@ impl<S: Simd, const R: usize> Engine for Plain<S, R> {
                 for (row, sums) in sums.iter().enumerate() {
                     for (half, sum) in sums.iter().enumerate() {
                         let to = out.add(row * Self::COLS + half * S::LANES);
-                        let sum = if from == 0 { *sum } else { S::add(S::load(to), *sum) };
+                        let sum = if from == 0 && !onto { *sum } else { S::add(S::load(to), *sum) };
                         S::store(to, sum);
                     }
                 }

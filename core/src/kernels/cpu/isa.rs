@@ -149,7 +149,10 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Avx2 => unsafe { run_avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: see above.
-        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(kernel) },
+        Isa::Avx512 => unsafe { run_avx512(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: see above.
+        Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512_bf16(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         // SAFETY: needs nothing.
         _ => unsafe { kernel.run::<Portable>() },
@@ -194,7 +197,14 @@ unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.
-    unsafe { kernel.run::<Avx512>() }
+    unsafe { kernel.run::<Avx512<false>>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run::<Avx512<true>>() }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -208,7 +218,7 @@ unsafe fn product_avx2<P: Product>(product: P) -> P::Output {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn product_avx512<P: Product>(product: P) -> P::Output {
     // SAFETY: the caller's promise.
-    unsafe { product.run::<Plain<Avx512, 8>>() }
+    unsafe { product.run::<Plain<Avx512<false>, 8>>() }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -15,7 +15,7 @@ mod task;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use engine::{Aligned, Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product};
+pub(crate) use engine::{AHEAD, Aligned, Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product};
 pub use isa::cpu_kernels;
 pub(crate) use isa::{Format, Isa, run, run_product};
 pub(crate) use pages::Pages;

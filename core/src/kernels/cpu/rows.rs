@@ -24,6 +24,20 @@ impl Values<'_> {
         }
     }
 
+    /// Asks for the memory of `count` values from `start` on, which need not be there: a hint.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch<S: Simd>(&self, start: usize, count: usize) {
+        let (values, size): (*const u8, usize) = match self {
+            Self::F32(values) => (values.as_ptr().cast(), 4),
+            Self::Bf16(values) => (values.as_ptr().cast(), 2),
+            Self::U8(values) => (values.as_ptr(), 1),
+        };
+        for at in (0..count * size).step_by(64) {
+            // SAFETY: any address may be asked for.
+            unsafe { S::fetch(values.wrapping_add(start * size + at)) };
+        }
+    }
+
     /// Widens `count` values from `start` on.
     ///
     /// # Safety
@@ -36,7 +50,13 @@ impl Values<'_> {
         unsafe {
             match self {
                 Self::F32(values) => {
-                    std::ptr::copy_nonoverlapping(values.as_ptr().add(start), out, count);
+                    let values = values.as_ptr().add(start);
+                    for i in (0..whole).step_by(S::LANES) {
+                        S::store(out.add(i), S::load(values.add(i)));
+                    }
+                    for i in whole..count {
+                        *out.add(i) = *values.add(i);
+                    }
                 }
                 Self::Bf16(values) => {
                     let values = values.as_ptr().add(start);
@@ -100,6 +120,36 @@ impl Sink {
                     let mut bits = [0u16; super::MAX_LANES];
                     S::store_bf16(bits.as_mut_ptr(), v);
                     std::ptr::copy_nonoverlapping(bits.as_ptr(), out.add(start), count);
+                }
+            }
+        }
+    }
+}
+
+impl Sink {
+    /// Stores the first `count` values of two vectors from `start` on.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write).
+    #[inline(always)]
+    pub(crate) unsafe fn write_pair<S: Simd>(self, start: usize, pair: [S::V; 2], count: usize) {
+        debug_assert!(start + count <= self.len());
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::F32(out, _) if count == 2 * S::LANES => {
+                    S::store(out.add(start), pair[0]);
+                    S::store(out.add(start + S::LANES), pair[1]);
+                }
+                Self::Bf16(out, _) if count == 2 * S::LANES => {
+                    S::store_bf16_pair(out.add(start), pair[0], pair[1]);
+                }
+                _ => {
+                    let whole = S::LANES.min(count);
+                    self.write::<S>(start, pair[0], whole);
+                    if count > whole {
+                        self.write::<S>(start + whole, pair[1], count - whole);
+                    }
                 }
             }
         }

@@ -26,6 +26,18 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     /// Rounds to the nearest bfloat16, ties to even.
     unsafe fn store_bf16(p: *mut u16, v: Self::V);
+    /// Rounds the values of two vectors likewise, one behind the other.
+    #[inline(always)]
+    unsafe fn store_bf16_pair(p: *mut u16, first: Self::V, second: Self::V) {
+        // SAFETY: the caller's promise for twice the lanes.
+        unsafe {
+            Self::store_bf16(p, first);
+            Self::store_bf16(p.add(Self::LANES), second);
+        }
+    }
+    /// Asks for the line at `p`, which may be any address: a hint.
+    #[inline(always)]
+    unsafe fn fetch(_p: *const u8) {}
     /// Bytes as numbers.
     unsafe fn load_u8(p: *const u8) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -42,6 +54,31 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn if_less(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `2^n` for whole `n` from -126 to 127.
     unsafe fn power_of_two(n: Self::V) -> Self::V;
+
+    /// `y * 2^n` for such `n`, 0 where `x < low`.
+    #[inline(always)]
+    unsafe fn scale_or_zero(y: Self::V, n: Self::V, x: Self::V, low: Self::V) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scaled = Self::mul(y, Self::power_of_two(n));
+            Self::if_less(x, low, Self::splat(0.0), scaled)
+        }
+    }
+
+    /// `1 / x`, off by one unit in the last place at most, for `x` whose inverse is a normal number; 0
+    /// or such an inverse beyond.
+    #[inline(always)]
+    unsafe fn reciprocal(x: Self::V) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { Self::div(Self::splat(1.0), x) }
+    }
+
+    /// As [`reciprocal`](Simd::reciprocal), but only 14 bits of it have to be right.
+    #[inline(always)]
+    unsafe fn rough_reciprocal(x: Self::V) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { Self::reciprocal(x) }
+    }
 
     /// The first `count` values, zeros behind them.
     #[inline(always)]

@@ -8,9 +8,10 @@ use super::simd::Simd;
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
-/// AVX-512 F, BW and VL: 16 lanes.
+/// AVX-512 F, BW, DQ and VL: 16 lanes. With `BF16`, also the instructions that round to bfloat16, which
+/// take what is smaller than every normal number for zero.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+pub(crate) struct Avx512<const BF16: bool>;
 
 // SAFETY of all blocks in this file: the trait's contract; the processor has the instructions and
 // the pointers are valid. Loads and stores are unaligned ones.
@@ -114,7 +115,7 @@ impl Simd for Avx2 {
     }
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = 16;
 
@@ -144,7 +145,31 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: __m512) {
         // SAFETY: see above.
-        unsafe { _mm256_storeu_si256(p.cast(), round_to_bf16(v)) }
+        unsafe {
+            let bits = match BF16 {
+                true => std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)),
+                false => round_to_bf16(v),
+            };
+            _mm256_storeu_si256(p.cast(), bits);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_pair(p: *mut u16, first: __m512, second: __m512) {
+        // SAFETY: see above.
+        unsafe {
+            if BF16 {
+                let bits = _mm512_cvtne2ps_pbh(second, first);
+                _mm512_storeu_si512(p.cast(), std::mem::transmute::<__m512bh, __m512i>(bits));
+            } else {
+                Self::store_bf16(p, first);
+                Self::store_bf16(p.add(16), second);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn fetch(p: *const u8) {
+        // SAFETY: see above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> __m512 {
@@ -197,6 +222,35 @@ impl Simd for Avx512 {
         unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
     }
     #[inline(always)]
+    unsafe fn scale_or_zero(y: __m512, n: __m512, x: __m512, low: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, low), y, n) }
+    }
+    #[inline(always)]
+    unsafe fn reciprocal(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe {
+            // 14 bits, and twice as many after a step of Newton's method.
+            let y = _mm512_rcp14_ps(x);
+            _mm512_fmadd_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(1.0)), y)
+        }
+    }
+    #[inline(always)]
+    unsafe fn rough_reciprocal(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_rcp14_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn sum(v: __m512) -> f32 {
+        // SAFETY: see above.
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn largest(v: __m512) -> f32 {
+        // SAFETY: see above.
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+    #[inline(always)]
     unsafe fn load_part(p: *const f32, count: usize) -> __m512 {
         // SAFETY: see above; lanes that are masked off are not read.
         unsafe { _mm512_maskz_loadu_ps(mask(count), p) }
@@ -228,4 +282,39 @@ unsafe fn round_to_bf16(v: __m512) -> __m256i {
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
         _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, _mm512_set1_epi32(0x7fc0)))
     }
+}
+
+/// Swaps rows and columns of 16 x 16 values of 32 bits.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+pub(super) unsafe fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut a = rows;
+    let mut b = rows;
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Blocks of 2 x 2, then of 4 x 4 inside each quarter of a row, then the quarters.
+        for i in (0..16).step_by(2) {
+            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+        }
+        for i in (0..16).step_by(4) {
+            a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+            a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+            a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+            a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+        }
+        for i in 0..4 {
+            b[i] = _mm512_shuffle_i32x4::<0x88>(a[i], a[i + 4]);
+            b[i + 4] = _mm512_shuffle_i32x4::<0xdd>(a[i], a[i + 4]);
+            b[i + 8] = _mm512_shuffle_i32x4::<0x88>(a[i + 8], a[i + 12]);
+            b[i + 12] = _mm512_shuffle_i32x4::<0xdd>(a[i + 8], a[i + 12]);
+        }
+        for i in 0..8 {
+            a[i] = _mm512_shuffle_i32x4::<0x88>(b[i], b[i + 8]);
+            a[i + 8] = _mm512_shuffle_i32x4::<0xdd>(b[i], b[i + 8]);
+        }
+    }
+    a
 }

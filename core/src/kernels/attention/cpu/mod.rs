@@ -15,7 +15,7 @@ use super::super::cpu::{
 
 /// Keys of one block: a multiple of every engine's columns and depth. The scores of a panel of rows
 /// stay in the first-level cache.
-const BLOCK: usize = 256;
+const BLOCK: usize = 416;
 /// With fewer heads of keys for each thread, the rows of a head are shared between threads.
 const HEADS_PER_THREAD: usize = 3;
 

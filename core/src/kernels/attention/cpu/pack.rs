@@ -3,6 +3,9 @@
 use super::{Call, Sizes, View};
 use crate::kernels::cpu::{Aligned, Engine, Line, MAX_COLS, MAX_DEPTH, NormArgs, Product, Simd};
 
+/// How many tokens ahead rows are fetched.
+const FETCH: usize = 12;
+
 /// One head of one window of one batch entry.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
@@ -52,6 +55,10 @@ impl Head<'_> {
         let token = self.token(i);
         // SAFETY: `View::new` checked the addresses; `out` has room for `d` values.
         unsafe {
+            // Rows of a head lie far apart: the processor does not fetch them by itself.
+            if i + FETCH < self.sizes.n.max(self.sizes.m) {
+                view.values.fetch::<S>(self.row(view, self.token(i + FETCH)), d);
+            }
             view.values.read::<S>(self.row(view, token), d, out);
             if let Some(norm) = norm {
                 norm.apply::<S>(out);
@@ -112,14 +119,11 @@ impl Product for Pack<'_> {
                 }
             }
             for (chunk, lines) in lines.chunks_exact_mut(E::PLANES * E::COLS).enumerate() {
-                for column in 0..E::COLS {
-                    let row = &rows[column * width + chunk * E::DEPTH..][..E::DEPTH];
-                    for (i, value) in row.iter().enumerate() {
-                        columns[i * E::COLS + column] = *value;
-                    }
+                // SAFETY: a chunk of lines; `rows` has whole chunks of that many rows.
+                unsafe {
+                    let rows = rows.as_ptr().add(chunk * E::DEPTH);
+                    E::put_transposed(rows, width, lines.as_mut_ptr());
                 }
-                // SAFETY: a chunk of lines.
-                unsafe { E::put_columns(columns.as_ptr(), lines.as_mut_ptr()) };
             }
         }
         let chunks = m.div_ceil(E::DEPTH);
@@ -134,6 +138,10 @@ impl Product for Pack<'_> {
                     // SAFETY: keys below `m`, `count` of their values; a chunk of lines.
                     unsafe {
                         if key < m {
+                            if key + FETCH < m {
+                                let at = head.row(&call.v, head.token(key + FETCH));
+                                call.v.values.fetch::<E::S>(at + first, count);
+                            }
                             let at = head.row(&call.v, head.token(key));
                             call.v.values.read::<E::S>(at + first, count, to);
                         } else {

@@ -1,5 +1,7 @@
 //! Panels of rows of one head, from queries to results.
 
+use std::f32::consts::LOG2_E;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::pack::Head;
@@ -14,13 +16,12 @@ pub(super) struct Scratch {
     queries: *mut Line,
     /// The packed weights of a block of keys.
     weights: *mut Line,
-    /// `ROWS` rows of `BLOCK` scores.
+    /// The scores of a block, as powers of two: a product for each panel of keys behind the other.
     scores: *mut f32,
-    /// `ROWS` rows of the result, `width` values each.
+    /// The result: a product for each panel of its columns behind the other.
     sums: *mut f32,
     /// A row of queries.
     row: *mut f32,
-    width: usize,
 }
 
 impl Scratch {
@@ -30,19 +31,24 @@ impl Scratch {
         E::left_lines(chunks)
             + E::left_lines(BLOCK / E::DEPTH)
             + E::ROWS * BLOCK / 16
-            + (E::ROWS + 1) * (d.next_multiple_of(MAX_COLS) / 16)
+            + E::ROWS * Self::width(d) / 16
+            + Self::width(d) / 16
+    }
+
+    /// Values of a row of the result in whole panels.
+    fn width(d: usize) -> usize {
+        d.next_multiple_of(MAX_COLS)
     }
 
     unsafe fn new<E: Engine>(d: usize, lines: *mut Line) -> Self {
-        let width = d.next_multiple_of(MAX_COLS);
         // SAFETY: the sizes add up to `lines`.
         unsafe {
             let weights = lines.add(E::left_lines(d.div_ceil(E::DEPTH)));
             let scores = weights.add(E::left_lines(BLOCK / E::DEPTH));
             let sums = scores.add(E::ROWS * BLOCK / 16);
-            let row = sums.add(E::ROWS * width / 16);
+            let row = sums.add(E::ROWS * Self::width(d) / 16);
             let (scores, sums, row) = (scores.cast(), sums.cast(), row.cast());
-            Self { queries: lines, weights, scores, sums, row, width }
+            Self { queries: lines, weights, scores, sums, row }
         }
     }
 }
@@ -88,66 +94,48 @@ impl Head<'_> {
         let rows = E::ROWS.min(n - first);
         let mut largest = [f32::NEG_INFINITY; MAX_ROWS];
         let mut total = [0f32; MAX_ROWS];
-        let mut tile = Aligned([0f32; MAX_ROWS * MAX_COLS]);
-        let tile = tile.0.as_mut_ptr();
-        let lanes = <E::S as Simd>::LANES;
+        let (lanes, size) = (<E::S as Simd>::LANES, E::ROWS * E::COLS);
         // SAFETY: rows below `n`, keys below `m`, and the sizes of the packed lines.
         unsafe {
             self.queries::<E>(first, rows, scratch);
-            for i in 0..E::ROWS * scratch.width {
-                *scratch.sums.add(i) = 0.0;
-            }
             let depth_chunks = d.div_ceil(E::DEPTH);
             let all_chunks = m.div_ceil(E::DEPTH);
-            // Keys that the last row of the panel sees.
+            // Keys that the last row of the panel sees, in blocks of nearly equal size.
             let seen = if self.call.causal { m - n + first + rows } else { m };
-            for block in (0..seen).step_by(BLOCK) {
-                let count = BLOCK.min(seen - block);
+            let blocks = seen.div_ceil(BLOCK);
+            let step = seen.div_ceil(blocks).next_multiple_of(MAX_DEPTH);
+            for block in (0..seen).step_by(step) {
+                let count = step.min(seen - block);
                 for panel in 0..count.div_ceil(E::COLS) {
                     let key = keys.add((block / E::COLS + panel) * E::right_lines(depth_chunks));
-                    E::tile(scratch.queries, key, depth_chunks, tile);
-                    for row in 0..rows {
-                        for at in (0..E::COLS).step_by(lanes) {
-                            let v = E::S::load(tile.add(row * E::COLS + at));
-                            E::S::store(scratch.scores.add(row * BLOCK + panel * E::COLS + at), v);
-                        }
-                    }
+                    let scores = scratch.scores.add(panel * size);
+                    E::tile(scratch.queries, key, depth_chunks, scores, false, key);
                 }
                 for row in 0..rows {
-                    let scores = scratch.scores.add(row * BLOCK);
-                    self.add_bias::<E::S>(first + row, block, count, scores);
+                    let scores = Scores::<E>::new(scratch.scores.add(row * E::COLS), count);
+                    self.add_bias::<E>(first + row, block, &scores);
                     if self.call.causal {
                         let own = (m - n + first + row + 1).saturating_sub(block);
-                        for key in own.min(count)..count {
-                            *scores.add(key) = f32::NEG_INFINITY;
-                        }
+                        scores.mask(own.min(count)..count);
                     }
-                    let factor = soften::<E::S>(scores, count, &mut largest[row], &mut total[row]);
-                    let sums = scratch.sums.add(row * scratch.width);
-                    if block > 0 {
+                    let (largest, total) = (&mut largest[row], &mut total[row]);
+                    let factor = scores.soften(scratch.weights, row, largest, total);
+                    if block > 0 && factor != 1.0 {
                         let factor = E::S::splat(factor);
-                        for at in (0..d).step_by(lanes) {
-                            let sum = sums.add(at);
-                            E::S::store(sum, E::S::mul(E::S::load(sum), factor));
+                        for panel in 0..d.div_ceil(E::COLS) {
+                            for at in (0..E::COLS).step_by(lanes) {
+                                let sum = scratch.sums.add(panel * size + row * E::COLS + at);
+                                E::S::store(sum, E::S::mul(E::S::load(sum), factor));
+                            }
                         }
-                    }
-                    for chunk in 0..count.div_ceil(E::DEPTH) {
-                        let to = scratch.weights.add(chunk * E::PLANES * E::ROWS);
-                        E::put_row(scores.add(chunk * E::DEPTH), to, row);
                     }
                 }
                 for panel in 0..d.div_ceil(E::COLS) {
                     let value = values
                         .add(panel * E::right_lines(all_chunks))
                         .add(block / E::DEPTH * E::PLANES * E::COLS);
-                    E::tile(scratch.weights, value, count.div_ceil(E::DEPTH), tile);
-                    for row in 0..rows {
-                        for at in (0..E::COLS).step_by(lanes) {
-                            let sum = scratch.sums.add(row * scratch.width + panel * E::COLS + at);
-                            let v = E::S::load(tile.add(row * E::COLS + at));
-                            E::S::store(sum, E::S::add(E::S::load(sum), v));
-                        }
-                    }
+                    let (chunks, sums) = (count.div_ceil(E::DEPTH), scratch.sums.add(panel * size));
+                    E::tile(scratch.weights, value, chunks, sums, block > 0, value);
                 }
             }
             let tokens = self.call.q.dims[2];
@@ -155,9 +143,10 @@ impl Head<'_> {
                 let scale = E::S::splat(1.0 / total);
                 let token = self.entry() * tokens + self.token(first + row);
                 let start = (token * self.sizes.heads + self.head()) * d;
-                for at in (0..d).step_by(lanes) {
-                    let v = E::S::load(scratch.sums.add(row * scratch.width + at));
-                    self.call.out.write::<E::S>(start + at, E::S::mul(v, scale), lanes.min(d - at));
+                for at in (0..d).step_by(2 * lanes) {
+                    let sums = scratch.sums.add(at / E::COLS * size + row * E::COLS + at % E::COLS);
+                    let pair = [0, lanes].map(|half| E::S::mul(E::S::load(sums.add(half)), scale));
+                    self.call.out.write_pair::<E::S>(start + at, pair, (d - at).min(2 * lanes));
                 }
             }
         }
@@ -172,10 +161,8 @@ impl Head<'_> {
         let norm = self.call.norms.map(|norms| norms.0);
         // SAFETY: rows below `n`; the row has room for `width` values.
         unsafe {
-            let scale = E::S::splat(self.call.scale[self.head()]);
-            for i in 0..scratch.width {
-                *scratch.row.add(i) = 0.0;
-            }
+            let scale = E::S::splat(self.call.scale[self.head()] * LOG2_E);
+            std::ptr::write_bytes(scratch.row, 0, Scratch::width(d));
             for row in 0..E::ROWS {
                 if row < rows {
                     self.read::<E::S>(&self.call.q, norm, first + row, scratch.row);
@@ -194,73 +181,117 @@ impl Head<'_> {
 
     /// Adds the bias, and separates regions.
     #[inline(always)]
-    unsafe fn add_bias<S: Simd>(&self, i: usize, block: usize, count: usize, scores: *mut f32) {
+    unsafe fn add_bias<E: Engine>(&self, i: usize, block: usize, scores: &Scores<E>) {
         let Sizes { n, m, .. } = self.sizes;
+        let (count, lanes) = (scores.count, <E::S as Simd>::LANES);
         // SAFETY: `bias` has n x m values for each head, `regions` n for each window.
         unsafe {
             if let Some(bias) = self.call.bias {
                 let bias = bias.as_ptr().add((self.head() * n + i) * m + block);
-                for at in (0..count).step_by(S::LANES) {
-                    let to = scores.add(at);
-                    let v = if count - at >= S::LANES {
-                        S::load(bias.add(at))
+                for at in (0..count).step_by(lanes) {
+                    let to = scores.at(at);
+                    let v = if count - at >= lanes {
+                        E::S::load(bias.add(at))
                     } else {
-                        S::load_part(bias.add(at), count - at)
+                        E::S::load_part(bias.add(at), count - at)
                     };
-                    S::store(to, S::add(S::load(to), v));
+                    E::S::store(to, E::S::mul_add(v, E::S::splat(LOG2_E), E::S::load(to)));
                 }
             }
             if let Some(regions) = self.call.regions {
                 let regions = regions.as_ptr().add(self.window() * n);
-                let own = S::splat(*regions.add(i));
-                let (limit, masked) = (S::splat(0.25), S::splat(super::super::MASKED));
-                for at in (0..count).step_by(S::LANES) {
-                    let to = scores.add(at);
-                    let left = S::LANES.min(count - at);
-                    let distance = S::sub(S::load_part(regions.add(block + at), left), own);
-                    let score = S::load(to);
-                    let same = S::mul(distance, distance);
-                    S::store(to, S::if_less(same, limit, score, S::add(score, masked)));
+                let own = E::S::splat(*regions.add(i));
+                let (limit, masked) =
+                    (E::S::splat(0.25), E::S::splat(super::super::MASKED * LOG2_E));
+                for at in (0..count).step_by(lanes) {
+                    let to = scores.at(at);
+                    let left = lanes.min(count - at);
+                    let distance = E::S::sub(E::S::load_part(regions.add(block + at), left), own);
+                    let score = E::S::load(to);
+                    let same = E::S::mul(distance, distance);
+                    let apart = E::S::add(score, masked);
+                    E::S::store(to, E::S::if_less(same, limit, score, apart));
                 }
             }
         }
     }
 }
 
-/// Turns `count` scores into `e^(score - largest)`, zeros behind them, and keeps the largest score
-/// and the sum of all blocks. Gives the factor for what was summed with the former largest score.
-#[inline(always)]
-unsafe fn soften<S: Simd>(
-    scores: *mut f32,
+/// The scores of one row and a block of keys, in the products that they come from.
+struct Scores<E> {
+    first: *mut f32,
     count: usize,
-    largest: &mut f32,
-    total: &mut f32,
-) -> f32 {
-    // SAFETY: the caller has BLOCK scores, and lanes divide BLOCK.
-    unsafe {
-        for i in count..count.next_multiple_of(MAX_DEPTH) {
-            *scores.add(i) = f32::NEG_INFINITY;
+    engine: PhantomData<E>,
+}
+
+impl<E: Engine> Scores<E> {
+    #[inline(always)]
+    fn new(first: *mut f32, count: usize) -> Self {
+        Self { first, count, engine: PhantomData }
+    }
+
+    /// Where the score of key `i` of the block is; those of a panel are behind each other.
+    #[inline(always)]
+    unsafe fn at(&self, i: usize) -> *mut f32 {
+        // SAFETY: the caller has a key of the block, or one that fills its last panel.
+        unsafe { self.first.add(i / E::COLS * E::ROWS * E::COLS + i % E::COLS) }
+    }
+
+    /// Takes keys out.
+    #[inline(always)]
+    unsafe fn mask(&self, keys: Range<usize>) {
+        for key in keys {
+            // SAFETY: the caller's promise, as for `at`.
+            unsafe { *self.at(key) = f32::NEG_INFINITY };
         }
-        let mut high = S::splat(*largest);
-        for at in (0..count).step_by(S::LANES) {
-            high = S::max(high, S::load(scores.add(at)));
+    }
+
+    /// Packs `2^(score - largest)` as a row of weights, zeros up to a whole chunk, and keeps the largest
+    /// score and the sum of all blocks. Gives the factor for what was summed with the former largest score.
+    #[inline(always)]
+    unsafe fn soften(
+        &self,
+        weights: *mut Line,
+        row: usize,
+        largest: &mut f32,
+        total: &mut f32,
+    ) -> f32 {
+        let lanes = <E::S as Simd>::LANES;
+        // SAFETY: there are scores and room for whole blocks, which have whole panels and chunks.
+        unsafe {
+            let panels = self.count.next_multiple_of(E::COLS);
+            self.mask(self.count..panels);
+            let mut high = E::S::splat(*largest);
+            for at in (0..panels).step_by(lanes) {
+                high = E::S::max(high, E::S::load(self.at(at)));
+            }
+            let high = E::S::largest(high);
+            // Scores of minus infinity alone would give 0/0.
+            let base = E::S::splat(if high == f32::NEG_INFINITY { 0.0 } else { high });
+            let mut sums = E::S::splat(0.0);
+            for start in (0..panels).step_by(E::DEPTH) {
+                let mut chunk = Aligned([0f32; MAX_DEPTH]);
+                let chunk = chunk.0.as_mut_ptr();
+                for at in (0..E::DEPTH).step_by(lanes) {
+                    // Where a chunk is longer than a panel, the last one may be half empty.
+                    if E::DEPTH <= E::COLS || start + at < panels {
+                        let score = E::S::sub(E::S::load(self.at(start + at)), base);
+                        let weight = math::exp2::<E::S>(score, E::ROUGH);
+                        sums = E::S::add(sums, weight);
+                        E::S::store(chunk.add(at), weight);
+                    }
+                }
+                E::put_row(chunk, weights.add(start / E::DEPTH * E::PLANES * E::ROWS), row);
+            }
+            // The largest lane, of one number in all lanes.
+            let factor = match *largest {
+                f32::NEG_INFINITY => 0.0,
+                same if same == high => 1.0,
+                _ => E::S::largest(math::exp2::<E::S>(E::S::splat(*largest - high), false)),
+            };
+            *total = *total * factor + E::S::sum(sums);
+            *largest = high;
+            factor
         }
-        let high = S::largest(high);
-        // Scores of minus infinity alone would give 0/0.
-        let base = S::splat(if high == f32::NEG_INFINITY { 0.0 } else { high });
-        let mut sums = S::splat(0.0);
-        for at in (0..count.next_multiple_of(MAX_DEPTH)).step_by(S::LANES) {
-            let weight = math::exp::<S>(S::sub(S::load(scores.add(at)), base));
-            sums = S::add(sums, weight);
-            S::store(scores.add(at), weight);
-        }
-        // The largest lane, of one number in all lanes.
-        let factor = match *largest {
-            f32::NEG_INFINITY => 0.0,
-            _ => S::largest(math::exp::<S>(S::splat(*largest - high))),
-        };
-        *total = *total * factor + S::sum(sums);
-        *largest = high;
-        factor
     }
 }

@@ -16,7 +16,7 @@ use super::super::cpu::{Line, NormArgs, Patches, Sink, Values, part, run_product
 pub(crate) use self::pack::Packed;
 
 /// Tasks for each thread, so that a thread that was held up does not keep the others waiting.
-const TASKS_PER_THREAD: usize = 4;
+const TASKS_PER_THREAD: usize = 2;
 
 thread_local! {
     /// Packed rows that all threads read, kept by the thread that asked for the product.
@@ -106,10 +106,16 @@ impl Call<'_> {
             let left = unsafe { address.at(tiles.start * geometry.left_lines) };
             run_product(isa, format, Left { call: self, tiles, left });
         });
-        let parts = wanted.div_ceil(blocks).min(panels);
+        // As many tasks as can be shared evenly.
+        let mut parts = wanted.div_ceil(blocks);
+        while !(blocks * parts).is_multiple_of(threads) {
+            parts += 1;
+        }
+        let parts = parts.min(panels);
         (0..blocks * parts).into_par_iter().with_max_len(1).for_each(|task| {
-            let tiles = part(tiles, blocks, task / parts);
-            let panels = part(panels, parts, task % parts);
+            // Tasks that share columns are neighbours: their thread reads the weights once.
+            let tiles = part(tiles, blocks, task % blocks);
+            let panels = part(panels, parts, task / blocks);
             // SAFETY: as above.
             let left = unsafe { address.at(tiles.start * geometry.left_lines) };
             run_product(isa, format, Right { call: self, tiles, panels, left });

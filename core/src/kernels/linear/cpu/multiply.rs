@@ -3,19 +3,22 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::pack::SLICE;
+use super::pack::PART;
 use super::{Call, Combine};
 use crate::kernels::activation::cpu::{Function, with_function};
 use crate::kernels::cpu::{
-    Aligned, Engine, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
+    AHEAD, Aligned, Engine, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
 };
 
+/// Tiles whose sums are near while a panel's slices go past them: in the second-level cache, and little
+/// enough to come back from there in time.
+const TILES: usize = 13;
 /// Panels of columns whose sums are kept while the depth is gone through in parts.
-const GROUP: usize = 8;
+const GROUP: usize = 12;
 
 thread_local! {
-    /// Sums of a block, while the depth is gone through in parts.
-    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Sums of a block, while the depth is gone through in slices.
+    static SUMS: Cell<Vec<Aligned<{ MAX_ROWS * MAX_COLS }>>> = const { Cell::new(Vec::new()) };
 }
 
 /// Multiplies packed rows with panels of weights, and finishes the results.
@@ -33,96 +36,68 @@ impl Product for Right<'_> {
     #[inline(always)]
     unsafe fn run<E: Engine>(self) {
         let chunks = self.call.weights.geometry.chunks;
-        let slices = E::left_lines(chunks).div_ceil(SLICE);
-        // SAFETY: the packed panels have these sizes; results of the tiles' valid rows and the
-        // panels' valid columns lie inside `out`, and no other task has them.
+        let parts = E::left_lines(chunks).div_ceil(PART).max(1);
+        // With parts, the sums of a group of panels are kept from one to the next.
+        let group = if parts > 1 { GROUP } else { 1 };
+        let tiles = self.tiles.len();
+        let mut kept = SUMS.take();
+        kept.resize(kept.len().max(group * tiles), Aligned([0.0; MAX_ROWS * MAX_COLS]));
+        // SAFETY: the packed panels have these sizes, and there are sums for each tile and panel of a
+        // group; results of the tiles' valid rows and the panels' valid columns lie inside `out`, and
+        // no other task has them.
         unsafe {
             E::enter();
-            if slices > 1 {
-                self.in_slices::<E>(slices);
-            } else {
-                self.at_once::<E>();
+            for first in self.panels.clone().step_by(group) {
+                for index in 0..parts {
+                    for panel in first..self.panels.end.min(first + group) {
+                        let sums = kept.as_mut_ptr().add((panel - first) * tiles);
+                        self.multiply::<E>(panel, part(chunks, parts, index), sums.cast());
+                    }
+                }
             }
             E::leave();
         }
+        SUMS.set(kept);
     }
 }
 
 impl Right<'_> {
-    /// The whole depth for one tile after the other.
+    /// Adds a range of the depth to the sums of all tiles and a panel: a slice of the panel for one tile
+    /// after the other, then the next slice. Finishes the sums that are complete.
     #[inline(always)]
-    unsafe fn at_once<E: Engine>(&self) {
-        let mut sums = Aligned([0f32; MAX_ROWS * MAX_COLS]);
-        let sums = sums.0.as_mut_ptr();
-        let chunks = self.call.weights.geometry.chunks;
-        for panel in self.panels.clone() {
-            for i in 0..self.tiles.len() {
-                // SAFETY: see `run`.
-                unsafe {
-                    self.multiply::<E>(i, panel, 0..chunks, sums);
-                    self.finish::<E>(i, panel, sums);
-                }
-            }
-        }
-    }
-
-    /// A part of the depth for all tiles, then the next part.
-    #[inline(always)]
-    unsafe fn in_slices<E: Engine>(&self, slices: usize) {
-        let chunks = self.call.weights.geometry.chunks;
-        let size = E::ROWS * E::COLS;
-        let mut tile = Aligned([0f32; MAX_ROWS * MAX_COLS]);
-        let tile = tile.0.as_mut_ptr();
-        let mut kept = SUMS.take();
-        kept.resize(kept.len().max(self.tiles.len() * GROUP * size), 0.0);
-        for first in self.panels.clone().step_by(GROUP) {
-            let panels = first..self.panels.end.min(first + GROUP);
-            for slice in 0..slices {
-                for panel in panels.clone() {
-                    for i in 0..self.tiles.len() {
-                        let at = ((panel - first) * self.tiles.len() + i) * size;
-                        // SAFETY: see `run`; `kept` has a tile for each panel of the group.
-                        unsafe {
-                            let sums = kept.as_mut_ptr().add(at);
-                            let range = part(chunks, slices, slice);
-                            if slice == 0 {
-                                self.multiply::<E>(i, panel, range, sums);
-                                continue;
-                            }
-                            self.multiply::<E>(i, panel, range, tile);
-                            for at in (0..size).step_by(<E::S as Simd>::LANES) {
-                                let sum = E::S::load(sums.add(at));
-                                let sum = E::S::add(sum, E::S::load(tile.add(at)));
-                                E::S::store(sums.add(at), sum);
-                            }
-                            if slice + 1 == slices {
-                                self.finish::<E>(i, panel, sums);
-                            }
+    unsafe fn multiply<E: Engine>(&self, panel: usize, range: Range<usize>, sums: *mut f32) {
+        let weights = self.call.weights;
+        let chunks = weights.geometry.chunks;
+        let slice = E::SLICE.min(chunks).max(1);
+        // Sums that are complete at once need one place.
+        let apart = if slice < chunks || range.len() < chunks { MAX_ROWS * MAX_COLS } else { 0 };
+        let (count, chunk_lines) = (self.tiles.len(), E::left_lines(chunks));
+        let runs = count.div_ceil(TILES);
+        // SAFETY: see `run`.
+        unsafe {
+            let panel_lines = weights.lines.as_ptr().add(panel * E::right_lines(chunks));
+            for tiles in (0..runs).map(|run| part(count, runs, run)) {
+                let mut start = range.start;
+                loop {
+                    let end = range.end.min(start + slice);
+                    let right = panel_lines.add(E::right_lines(start));
+                    for i in tiles.clone() {
+                        let left = self.left.add(i * chunk_lines + E::left_lines(start));
+                        // The next slice lies behind this one; each tile fetches some of it.
+                        let lines = (i - tiles.start) * AHEAD * E::PLANES * slice;
+                        let ahead = right.wrapping_add(E::right_lines(slice) + lines);
+                        let sums = sums.add(i * apart);
+                        E::tile(left, right, end - start, sums, start > 0, ahead);
+                        if end == chunks {
+                            self.finish::<E>(i, panel, sums);
                         }
+                    }
+                    start = end;
+                    if start >= range.end {
+                        break;
                     }
                 }
             }
-        }
-        SUMS.set(kept);
-    }
-
-    /// The product of a range of the depth of tile `i` and a panel.
-    #[inline(always)]
-    unsafe fn multiply<E: Engine>(
-        &self,
-        i: usize,
-        panel: usize,
-        range: Range<usize>,
-        sums: *mut f32,
-    ) {
-        let weights = self.call.weights;
-        let chunks = weights.geometry.chunks;
-        // SAFETY: see `run`.
-        unsafe {
-            let left = self.left.add(i * E::left_lines(chunks) + E::left_lines(range.start));
-            let right = weights.lines.as_ptr().add(panel * E::right_lines(chunks));
-            let right = right.add(E::right_lines(range.start));
-            E::tile(left, right, range.len(), sums);
         }
     }
 
@@ -151,44 +126,55 @@ impl Call<'_> {
     ) {
         let n = self.weights.n;
         let lanes = <E::S as Simd>::LANES;
-        // SAFETY: see `Right`.
+        let (combine, out) = (self.combine, self.out);
+        // SAFETY: see `Right`; the bias is padded to whole panels, which are pairs of vectors.
         unsafe {
-            let bias = self.weights.bias.as_ptr().add(column);
-            for at in (0..E::COLS.min(n - column)).step_by(lanes) {
-                let count = lanes.min(n - column - at);
-                let bias = E::S::load(bias.add(at));
+            for at in (0..E::COLS.min(n - column)).step_by(2 * lanes) {
+                let bias = self.weights.bias.as_ptr().add(column + at);
+                let bias = [E::S::load(bias), E::S::load(bias.add(lanes))];
+                let count = (n - column - at).min(2 * lanes);
                 for row in 0..rows {
                     let index = (first + row) * n + column + at;
-                    let sum = E::S::load(sums.add(row * E::COLS + at));
-                    let mut value = F::of::<E::S>(E::S::add(sum, bias));
-                    match self.combine {
-                        Combine::Keep => {}
+                    let sums = sums.add(row * E::COLS + at);
+                    let first = F::of::<E::S>(E::S::add(E::S::load(sums), bias[0]), E::ROUGH);
+                    let second =
+                        F::of::<E::S>(E::S::add(E::S::load(sums.add(lanes)), bias[1]), E::ROUGH);
+                    let pair = match combine {
+                        Combine::Keep => [first, second],
                         Combine::Add(other) => {
-                            value = E::S::add(value, load::<E::S>(other, index, count));
+                            let other = load::<E::S>(other, index, count);
+                            [E::S::add(first, other[0]), E::S::add(second, other[1])]
                         }
                         Combine::Multiply(other) => {
-                            value = E::S::mul(value, load::<E::S>(other, index, count));
+                            let other = load::<E::S>(other, index, count);
+                            [E::S::mul(first, other[0]), E::S::mul(second, other[1])]
                         }
-                    }
-                    self.out.write::<E::S>(index, value, count);
+                    };
+                    out.write_pair::<E::S>(index, pair, count);
                 }
             }
         }
     }
 }
 
+/// Two vectors of values, of which the first `count` are there.
 #[inline(always)]
-unsafe fn load<S: Simd>(values: Values<'_>, start: usize, count: usize) -> S::V {
+unsafe fn load<S: Simd>(values: Values<'_>, start: usize, count: usize) -> [S::V; 2] {
     // SAFETY: the caller's promise that `count` values are there.
     unsafe {
         match values {
-            Values::F32(values) if count >= S::LANES => S::load(values.as_ptr().add(start)),
-            Values::F32(values) => S::load_part(values.as_ptr().add(start), count),
-            Values::Bf16(values) if count >= S::LANES => S::load_bf16(values.as_ptr().add(start)),
+            Values::F32(values) if count == 2 * S::LANES => {
+                let values = values.as_ptr().add(start);
+                [S::load(values), S::load(values.add(S::LANES))]
+            }
+            Values::Bf16(values) if count == 2 * S::LANES => {
+                let values = values.as_ptr().add(start);
+                [S::load_bf16(values), S::load_bf16(values.add(S::LANES))]
+            }
             _ => {
-                let mut widened = [0f32; MAX_LANES];
-                values.read::<S>(start, count.min(S::LANES), widened.as_mut_ptr());
-                S::load(widened.as_ptr())
+                let mut widened = [0f32; 2 * MAX_LANES];
+                values.read::<S>(start, count, widened.as_mut_ptr());
+                [S::load(widened.as_ptr()), S::load(widened.as_ptr().add(S::LANES))]
             }
         }
     }

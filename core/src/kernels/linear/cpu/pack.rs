@@ -1,6 +1,6 @@
 //! Packing: weights once, at load; rows for every product, normalised on the way.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 
@@ -8,12 +8,13 @@ use rayon::prelude::*;
 
 use super::Call;
 use crate::kernels::cpu::{
-    Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, Pages, Product, Simd, Values, run_product,
+    Aligned, Engine, Format, Isa, Line, MAX_COLS, MAX_DEPTH, Pages, Product, Simd, Values,
+    run_product,
 };
 
 /// Lines of a panel of rows that are multiplied in one go: with longer rows, a part of the depth is
 /// finished for a whole block first, so that what it reads again stays near.
-pub(super) const SLICE: usize = 1536;
+pub(super) const PART: usize = 1536;
 
 /// A weight matrix `(n, k)` and its bias as the products want them.
 pub(crate) struct Packed {
@@ -48,9 +49,9 @@ impl Product for Measure {
     #[inline(always)]
     unsafe fn run<E: Engine>(self) -> Geometry {
         let chunks = self.0.div_ceil(E::DEPTH);
-        let slice = E::left_lines(chunks).clamp(1, SLICE);
+        let part = E::left_lines(chunks).clamp(1, PART);
         Geometry {
-            block: E::CACHED / slice,
+            block: E::CACHED / part,
             rows: E::ROWS,
             cols: E::COLS,
             chunks,
@@ -116,25 +117,20 @@ impl Product for Pack<'_> {
     #[inline(always)]
     unsafe fn run<E: Engine>(self) {
         let Self { weight, n, k, panel, lines } = self;
-        let mut columns = [0f32; MAX_DEPTH * MAX_COLS];
-        let mut row = [0f32; MAX_DEPTH];
+        let mut rows = Aligned([0f32; MAX_DEPTH * MAX_COLS]);
         for (chunk, lines) in lines.chunks_exact_mut(E::COLS * E::PLANES).enumerate() {
-            columns.fill(0.0);
+            rows.0.fill(0.0);
             let start = chunk * E::DEPTH;
             let depth = E::DEPTH.min(k - start);
-            for column in 0..E::COLS.min(n - panel * E::COLS) {
-                // SAFETY: rows below `n`, values below `k`; `run_product` chose the engine, and a
-                // chunk has these many lines.
-                unsafe {
+            // SAFETY: rows below `n`, values below `k`; `run_product` chose the engine, and a chunk
+            // has these many lines.
+            unsafe {
+                for column in 0..E::COLS.min(n - panel * E::COLS) {
                     let at = (panel * E::COLS + column) * k + start;
-                    weight.read::<E::S>(at, depth, row.as_mut_ptr());
+                    weight.read::<E::S>(at, depth, rows.0.as_mut_ptr().add(column * E::DEPTH));
                 }
-                for (i, value) in row[..depth].iter().enumerate() {
-                    columns[i * E::COLS + column] = *value;
-                }
+                E::put_transposed(rows.0.as_ptr(), E::DEPTH, lines.as_mut_ptr());
             }
-            // SAFETY: as above.
-            unsafe { E::put_columns(columns.as_ptr(), lines.as_mut_ptr()) };
         }
     }
 }
@@ -148,7 +144,8 @@ pub(super) struct Left<'a> {
 }
 
 thread_local! {
-    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// A row that is read.
+    static ROW: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 impl Product for Left<'_> {
@@ -159,30 +156,31 @@ impl Product for Left<'_> {
         let Self { call, tiles, left } = self;
         let k = call.weights.k;
         let chunks = k.div_ceil(E::DEPTH);
-        ROW.with_borrow_mut(|row| {
-            row.clear();
-            row.resize(chunks * E::DEPTH, 0.0);
-            let row = row.as_mut_ptr();
-            for (panel, tile) in tiles.enumerate() {
-                // SAFETY: `left` has a panel for each tile; rows past the end are zeros; the row's
-                // memory has whole chunks, zeros behind `k`.
-                unsafe {
-                    let panel = left.add(panel * E::left_lines(chunks));
-                    for i in 0..E::ROWS {
-                        let index = tile * E::ROWS + i;
-                        if index < call.rows {
-                            call.read::<E::S>(index, row);
-                        } else {
-                            std::ptr::write_bytes(row, 0, k);
-                        }
-                        for chunk in 0..chunks {
-                            let to = panel.add(chunk * E::PLANES * E::ROWS);
-                            E::put_row(row.add(chunk * E::DEPTH), to, i);
-                        }
+        // Taken out, and not borrowed: what is compiled as a closure loses the engine's instructions.
+        let mut kept = ROW.take();
+        kept.clear();
+        kept.resize(chunks * E::DEPTH, 0.0);
+        let row = kept.as_mut_ptr();
+        for (panel, tile) in tiles.enumerate() {
+            // SAFETY: `left` has a panel for each tile; rows past the end are zeros; the row's
+            // memory has whole chunks, zeros behind `k`.
+            unsafe {
+                let panel = left.add(panel * E::left_lines(chunks));
+                for i in 0..E::ROWS {
+                    let index = tile * E::ROWS + i;
+                    if index < call.rows {
+                        call.read::<E::S>(index, row);
+                    } else {
+                        std::ptr::write_bytes(row, 0, k);
+                    }
+                    for chunk in 0..chunks {
+                        let to = panel.add(chunk * E::PLANES * E::ROWS);
+                        E::put_row(row.add(chunk * E::DEPTH), to, i);
                     }
                 }
             }
-        });
+        }
+        ROW.set(kept);
     }
 }
 
