@@ -4,19 +4,12 @@ import { type BatchOptions, type CallOptions, type Errors, split } from "./answe
 import { invalid, shown, type TagbrushError, taken } from "./errors";
 import { type ImageLike, type PathLike, refuseUnknown, toNative, toPath } from "./image";
 import { type Job, refuseNoSignal, run } from "./job";
+import { type Lora, loraFiles } from "./lora";
 import { type NativeEditPipeline, type NativeRequest, native } from "./native";
 import type { EditLoadOptions, EditOptions } from "./options";
 import { outputs } from "./output-iter";
 import { asked, batch, Output, Pipeline } from "./pipeline";
 import { pathsOf } from "./tagger";
-
-/** A LoRA file and how strongly it is applied. */
-export interface Lora {
-  /** Safetensors, in the key formats of peft, kohya or ComfyUI. */
-  readonly file: PathLike;
-  /** 1 is as it was trained, 0 not at all; negative values turn it around. 1 unless set. */
-  readonly scale?: number | undefined;
-}
 
 /** One edit: its pictures are references of one output. Many edits are a list of these. */
 export interface EditRequest {
@@ -187,12 +180,7 @@ export class EditPipeline extends Pipeline {
    */
   setLoras(loras: Iterable<PathLike | Lora>): Promise<void> {
     return run(
-      (listener) => {
-        if (typeof loras === "string" || !loras?.[Symbol.iterator]) {
-          throw invalid("loras", `expected a list of LoRA files, got ${shown(loras)}`);
-        }
-        return this.#native.setLoras(Array.from(loras, toLora), listener);
-      },
+      (listener) => this.#native.setLoras(loraFiles(loras), listener),
       () => {},
     );
   }
@@ -255,13 +243,4 @@ function toRequest(request: EditRequest, i: number): NativeRequest {
     ...(negativePrompt === null ? {} : { negative: negativePrompt ?? " " }),
     seed: { seed: seed ?? undefined },
   };
-}
-
-function toLora(lora: PathLike | Lora): { file: string; scale: number } {
-  if (typeof lora === "string" || lora instanceof URL) return { file: toPath(lora, "loras"), scale: 1 };
-  if (typeof lora !== "object" || lora === null) throw invalid("loras", `expected { file, scale }, got ${shown(lora)}`);
-  refuseUnknown(lora, ["file", "scale"]);
-  const { file, scale = 1 } = lora;
-  if (typeof scale !== "number") throw invalid("scale", `expected a number, got ${shown(scale)}`);
-  return { file: toPath(file, "file"), scale };
 }

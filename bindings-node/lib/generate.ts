@@ -4,6 +4,7 @@ import { type BatchOptions, type CallOptions, type Errors, split } from "./answe
 import { invalid, shown, type TagbrushError, taken } from "./errors";
 import { type ImageLike, type PathLike, refuseUnknown, toNative, toPath } from "./image";
 import { type Job, refuseNoSignal, run } from "./job";
+import { type Lora, loraFiles } from "./lora";
 import { type NativeGeneratePipeline, type NativePrompt, native } from "./native";
 import type { GenerateOptions, LoadOptions } from "./options";
 import { outputs } from "./output-iter";
@@ -122,6 +123,20 @@ export class GeneratePipeline extends Pipeline {
     signal: AbortSignal | null | undefined,
   ): Job<(Generated | TagbrushError)[]> {
     return batch((listener) => {
+  /**
+   * Applies LoRA files, in place of those that were applied before; none gives the model back, to the last bit. When a
+   * file does not fit the model, what was applied before stays.
+   *
+   * Files for the denoising network, either text encoder and several of them are read: LoRA, LoCon, LoHa and LoKr in the
+   * keys of kohya, peft, diffusers, ComfyUI and latent diffusion.
+   */
+  setLoras(loras: Iterable<PathLike | Lora>): Promise<void> {
+    return run(
+      (listener) => this.#native.setLoras(loraFiles(loras), listener),
+      () => {},
+    );
+  }
+
       const { requests, options, errors } = begin();
       const prompts = requests.map(toPrompt);
       const sources = requests.map(source);

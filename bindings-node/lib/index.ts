@@ -12,7 +12,7 @@
  */
 
 export type { BatchOptions, CallOptions, Errors } from "./answers";
-export { Edited, EditPipeline, EditRequest, type Lora, type PreviewOptions } from "./edit";
+export { Edited, EditPipeline, EditRequest, type PreviewOptions } from "./edit";
 export { AbortError, type ErrorCode, type ErrorContext, TagbrushError } from "./errors";
 export type { Summary } from "./folder";
 export { Generated, GeneratePipeline, type GenerateRequest } from "./generate";

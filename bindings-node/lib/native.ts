@@ -163,6 +163,7 @@ export interface NativeKnownModel {
 }
 
 interface Native {
+  setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
   VERSION: string;
   Image: {
     prototype: NativeImage;

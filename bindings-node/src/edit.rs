@@ -33,7 +33,7 @@ pub struct Request<'a> {
 }
 
 /// A file and its scale.
-#[napi(object, object_to_js = false)]
+#[napi(object)]
 pub struct LoraFile {
     /// The file.
     pub file: String,

@@ -4,6 +4,7 @@
 use napi_derive::napi;
 use tagbrush::{Control, Error, GenerateRequest, Input, Result};
 
+use crate::edit::LoraFile;
 use crate::errors::{Answer, answer};
 use crate::image_in::Given;
 use crate::lane::Lane;
@@ -94,6 +95,15 @@ impl GeneratePipeline {
 
     /// Where it runs.
     #[napi(getter)]
+    /// Applies LoRA files in place of those before.
+    #[napi]
+    pub fn set_loras(&self, loras: Vec<LoraFile>, listener: Listener<'_>) -> Answer<Running> {
+        let pipeline = self.pipeline.clone();
+        let loras: Vec<_> =
+            loras.into_iter().map(|lora| Lora::new(lora.file).scale(lora.scale)).collect();
+        answer(start(&self.lane, listener, QUIET, move |_| pipeline.set_loras(&loras)))
+    }
+
     pub fn device(&self) -> String {
         self.pipeline.placement().device().to_string()
     }

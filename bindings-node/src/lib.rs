@@ -20,6 +20,7 @@ mod lane;
 mod models;
 mod options;
 mod outputs;
+mod prompter;
 mod running;
 mod tagger;
 mod tags;

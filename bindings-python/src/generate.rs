@@ -1,13 +1,15 @@
 //! The pipeline that generates under the one of `tagbrush/_generate.py`, which has the signatures that
 //! people see.
 
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tagbrush::{Control, GenerateRequest, Input};
 
 use crate::errors::OrRaise;
 use crate::image_in::input;
-use crate::options::{generate_options, load_options};
+use crate::options::{generate_options, load_options, loras};
 use crate::output_stream::OutputStream;
 use crate::outputs::Places;
 use crate::running::{Listeners, run, run_or_leave};
@@ -15,8 +17,8 @@ use crate::running::{Listeners, run, run_or_leave};
 #[pyclass(frozen)]
 pub(crate) struct GeneratePipeline(tagbrush::GeneratePipeline);
 
-/// Prompt, negative prompt, the picture to start from, and the request's own seed.
-type Request<'py> = (String, String, Option<Bound<'py, PyAny>>, Option<u64>);
+/// Prompt, negative prompt, the picture to start from, the request's own seed, and whether texts are as they are.
+type Request<'py> = (String, String, Option<Bound<'py, PyAny>>, Option<u64>, bool);
 
 #[pymethods]
 impl GeneratePipeline {
@@ -65,6 +67,11 @@ impl GeneratePipeline {
                 pipeline.generate_each(&requests, &options, control, give)
             },
         )
+    }
+
+    fn set_loras(&self, py: Python<'_>, files: Vec<(PathBuf, f64)>) -> PyResult<()> {
+        let pipeline = self.0.clone();
+        run_or_leave(py, move || pipeline.set_loras(&loras(files)))?.or_raise(py)
     }
 
     #[getter]

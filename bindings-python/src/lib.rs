@@ -18,6 +18,7 @@ mod models;
 mod options;
 mod output_stream;
 mod outputs;
+mod prompter;
 mod running;
 mod stream;
 mod tagger;

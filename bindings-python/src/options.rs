@@ -212,6 +212,10 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
 pub(crate) fn folder_options(options: &Bound<'_, PyDict>) -> PyResult<FolderOptions> {
     let mut folder = FolderOptions::default();
     for argument in arguments(Some(options))? {
+    // Here `None` says something: that the network is told the real size.
+    if options.get_item("size_guidance")?.is_some_and(|sizes| sizes.is_none()) {
+        generate.size_guidance = SizeGuidance::NONE;
+    }
         match argument.name.as_str() {
             "format" => folder.output.format = argument.parse()?,
             "output" => folder.output.folder = Some(argument.get()?),

@@ -94,7 +94,7 @@ mod weights;
 pub use control::{Control, Preview, Progress};
 pub use device::{Device, Placement, Precision, set_threads};
 pub use edit::{
-    EditOptions, EditPipeline, EditRequest, Edited, Lora, NegativePrompt, OutputSize, Preset,
+    EditOptions, EditPipeline, EditRequest, Edited, NegativePrompt, OutputSize, Preset,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use folder::{

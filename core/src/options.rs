@@ -1,7 +1,10 @@
 //! How models are loaded, whatever they are for.
 
+mod lora;
+
 use std::path::PathBuf;
 
+pub use self::lora::Lora;
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::cpu_kernels;

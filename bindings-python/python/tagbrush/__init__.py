@@ -14,7 +14,7 @@
 """
 
 from ._core import DEFAULT_THRESHOLD, Image, Preview, Tag, Tags, __version__, cpu_kernels, set_threads
-from ._edit import Edited, EditPipeline, EditRequest, Lora
+from ._edit import Edited, EditPipeline, EditRequest
 from ._generate import Generated, GeneratePipeline, GenerateRequest
 from ._models import KNOWN_MODELS, KnownModel, cache_dir, find_known, pull
 from ._options import (

@@ -45,7 +45,7 @@ _Callback: TypeAlias = Callable[[int, int | None, float | None], object] | None
 _Label: TypeAlias = tuple[str, int, int | None, float | None]
 _Known: TypeAlias = tuple[str, Literal["tag", "edit"], list[str], float | None, str | None]
 _EditRequest: TypeAlias = tuple[list[ImageLike], str, str | None, int | None]
-_GenerateRequest: TypeAlias = tuple[str, str, ImageLike | None, int | None]
+_GenerateRequest: TypeAlias = tuple[str, str, ImageLike | None, int | None, bool]
 _Output: TypeAlias = tuple[Image, int, int, int, Floats | None]
 
 @final
@@ -304,6 +304,7 @@ class GeneratePipeline:
     def generate_iter(
         self, requests: Sequence[_GenerateRequest], options: Mapping[str, Any], progress: _Callback
     ) -> OutputStream: ...
+    def set_loras(self, files: Sequence[tuple[str, float]]) -> None: ...
     @property
     def device(self) -> str: ...
     @property

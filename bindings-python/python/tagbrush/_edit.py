@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 from . import _core
+from ._lora import Lora, lora_files
 from ._options import (
     EditLoadOptions,
     EditOptions,
@@ -23,15 +24,6 @@ from .errors import TagbrushError
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
-
-
-class Lora(NamedTuple):
-    """A LoRA file and how strongly it is applied."""
-
-    file: StrPath
-    """Safetensors, in the key formats of peft, kohya or ComfyUI."""
-    scale: float = 1.0
-    """1 is as it was trained, 0 not at all; negative values turn it around."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +65,7 @@ class EditPipeline(Pipeline):
     """
 
     _core: _core.EditPipeline
-    _loras: list[tuple[StrPath, float]]
+    _loras: list[tuple[str, float]]
 
     @classmethod
     @accepts(EditLoadOptions)
@@ -266,12 +258,9 @@ class EditPipeline(Pipeline):
             ModelInvalidError, UnsupportedError: a key of it does not fit the model. What was applied
                 before stays then.
         """
-        if isinstance(loras, (str, bytes, os.PathLike)):
-            raise TypeError("expected a list of LoRA files, got one")
-        pairs = [Lora(*lora) if isinstance(lora, tuple) else Lora(lora) for lora in loras]
-        files = [(os.fspath(lora.file), float(lora.scale)) for lora in pairs]
+        files = lora_files(loras)
         self._core.set_loras(files)
-        self._loras = list(files)
+        self._loras = files
 
     @property
     def default_steps(self) -> int:
@@ -290,7 +279,7 @@ class EditPipeline(Pipeline):
 
 
 def _load(
-    cls: type[EditPipeline], name: str, recipe: dict[str, Any], loras: list[tuple[StrPath, float]]
+    cls: type[EditPipeline], name: str, recipe: dict[str, Any], loras: list[tuple[str, float]]
 ) -> EditPipeline:
     pipeline = cls.load(name, **recipe)
     if loras:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _core
+from ._lora import Lora, lora_files
 from ._options import (
     GENERATE_DEFAULTS,
     Errors,
@@ -52,13 +53,14 @@ class GeneratePipeline(Pipeline):
 
     May be used from several threads; calls are answered one after the other, because a batch is how many
     pictures are made at once. Runs without the interpreter's lock, and Ctrl-C stops it within a step.
-    Pickling keeps the recipe (name and options), not the weights.
+    Pickling keeps the recipe (name, options and LoRAs), not the weights.
     """
 
     _core: _core.GeneratePipeline
 
     @classmethod
     @accepts(LoadOptions)
+    _loras: list[tuple[str, float]]
     def load(cls, model: StrPath, /, **options: Unpack[LoadOptions]) -> Self:
         """Load a model that generates.
 
@@ -79,7 +81,8 @@ class GeneratePipeline(Pipeline):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load, (type(self), *self._recipe)
+        self._loras = []
+        return _load, (type(self), *self._recipe, self._loras)
 
     @accepts(GenerateOptions, GENERATE_DEFAULTS)
     def generate(
@@ -201,6 +204,25 @@ class GeneratePipeline(Pipeline):
 
 def _work(
     start: Callable[..., Any], requests: Iterable[str | GenerateRequest], options: GenerateOptions
+    def set_loras(self, loras: Iterable[StrPath | Lora | tuple[StrPath, float]], /) -> None:
+        """Apply LoRA files, in place of those that were applied before; none gives the model back, to the
+        last bit.
+
+        Files for the denoising network, either text encoder and several of them are read: LoRA, LoCon, LoHa
+        and LoKr in the keys of kohya, peft, diffusers, ComfyUI and latent diffusion.
+
+        Args:
+            loras: files, or pairs of a file and its scale.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            ModelInvalidError, UnsupportedError: a key of it does not fit the model. What was applied
+                before stays then.
+        """
+        files = lora_files(loras)
+        self._core.set_loras(files)
+        self._loras = files
+
 ) -> Work[Generated]:
     if isinstance(requests, str):
         raise TypeError("expected a list of prompts, got one")
@@ -218,5 +240,10 @@ def _request(given: str | GenerateRequest) -> GenerateRequest:
     return given
 
 
-def _load(cls: type[GeneratePipeline], name: str, recipe: dict[str, Any]) -> GeneratePipeline:
-    return cls.load(name, **recipe)
+def _load(
+    cls: type[GeneratePipeline], name: str, recipe: dict[str, Any], loras: list[tuple[str, float]]
+) -> GeneratePipeline:
+    pipeline = cls.load(name, **recipe)
+    if loras:
+        pipeline.set_loras(loras)
+    return pipeline

@@ -47,6 +47,8 @@ pub(super) struct GenerateCommand {
     /// The format of outputs: png, jpeg, webp
     #[arg(long, default_value = "png")]
     format: crate::ImageFormat,
+    prompts: Prompts,
+    #[command(flatten)]
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -91,11 +93,12 @@ struct How {
     #[arg(long, default_value = "4", value_name = "F")]
     guidance_scale: f32,
     /// How steps are made: euler, euler_ancestral, dpmpp_2m, dpmpp_2m_sde_gpu, uni_pc, lcm, ...
-    #[arg(long, default_value = "dpmpp_2m_sde_gpu", value_name = "NAME")]
-    sampler: SamplerKind,
-    /// Which noise levels steps go through: normal, karras, exponential, sgm_uniform, ...
-    #[arg(long, default_value = "karras", value_name = "NAME")]
-    scheduler: Scheduler,
+    /// [default: dpmpp_2m_sde_gpu]
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<SamplerKind>,
+    /// Which noise levels steps go through: normal, karras, exponential, sgm_uniform, ... [default: karras]
+    #[arg(long, value_name = "NAME")]
+    scheduler: Option<Scheduler>,
     /// The layer of the text encoders to use, counted from the last, which is 1
     #[arg(long, default_value = "2", value_name = "N")]
     clip_skip: usize,
@@ -108,9 +111,9 @@ struct How {
     /// Tell the model the real size always, and not a larger one at first
     #[arg(long)]
     no_size_guidance: bool,
-    /// Where guidance is stronger than this, it starts from here and grows to its scale
-    #[arg(long, default_value = "7", value_name = "F")]
-    adaptive_guidance: f32,
+    /// Where guidance is stronger than this, it starts from here and grows to its scale [default: 7]
+    #[arg(long, value_name = "F")]
+    adaptive_guidance: Option<f32>,
 }
 
 /// Width and height.
@@ -145,7 +148,7 @@ impl GenerateCommand {
         if !self.quiet {
             eprintln!("{} on {}", self.model.model, pipeline.placement());
         }
-        let total = (requests.len() * options.n * options.steps) as u64;
+        let total = (self.prompt.len() * self.how.n * options.steps) as u64;
         let meter = Arc::new(Meter::new(Unit::Steps, Some(total), self.quiet));
         let sink = Arc::clone(&meter);
         let control = Control::new()
@@ -180,12 +183,7 @@ impl How {
     fn options(&self) -> GenerateOptions {
         let Sides(width, height) = self.size;
         let mut options = GenerateOptions::default()
-            .n(self.n)
             .size(width, height)
-            .steps(self.steps)
-            .guidance_scale(self.guidance_scale)
-            .sampler(self.sampler)
-            .scheduler(self.scheduler)
             .clip_skip(self.clip_skip)
             .denoise(self.denoise)
             .sharpness(self.sharpness)

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use candle_core::DType;
 use serde_json::{Value, json};
 
+use super::Model;
 use super::demo;
-use super::memory::{Bytes, Share, Slot};
+use super::memory::{Bytes, Share};
 use super::prompt::PromptEncoder;
 use super::recipe::{self, Recipe};
 use super::room::Room;
 use super::vision::VisionInput;
-use super::{Lora, Model};
 use crate::device::{Placement, Precision};
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::{self, Task};
@@ -22,10 +22,11 @@ use crate::models::qwen_image::{
 };
 use crate::models::qwen2_5_vl::{self, LanguageModel, VisionTower, VlConfig};
 use crate::nn::Keep;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, Lora};
 use crate::schedule::FlowMatchEuler;
 use crate::weights::{
-    self, Adapted, ModelDir, Source, Weights, open_text_encoder, open_transformer, open_vae,
+    ModelDir, Network, Slot, Source, Weights, apply_loras, open_text_encoder, open_transformer,
+    open_vae,
 };
 
 const TRANSFORMER: &str = "transformer";
@@ -168,18 +169,9 @@ fn transformer(
 impl Model {
     /// Applies LoRA files to the transformer, in place of those that were applied before.
     pub(super) fn set_loras(&self, loras: &[Lora]) -> Result<()> {
-        let opened = loras
-            .iter()
-            .map(|lora| {
-                let file = weights::Lora::open(&lora.file, &*self.transformer_base)?;
-                Ok((Arc::new(file), lora.scale))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let base = Arc::clone(&self.transformer_base);
-        let source = match opened.is_empty() {
-            true => base,
-            false => Arc::new(Adapted::new(base, opened)?),
-        };
+        let files = loras.iter().map(|lora| (&*lora.file, lora.scale));
+        let base = (&Network::TRANSFORMER, Arc::clone(&self.transformer_base));
+        let Some(source) = apply_loras(files, &[base])?.pop() else { return Ok(()) };
         let _not_while_running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         *self.transformer_source.write().unwrap_or_else(PoisonError::into_inner) = source;
         // They are read again when they are needed; nothing of what was applied stays.

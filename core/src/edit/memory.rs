@@ -4,8 +4,6 @@
 //! Without a bound all of them stay. With one, and if they do not fit together, a network makes room
 //! for the next, and blocks that do not fit are read from their files again whenever they run.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::Source;
 
@@ -15,33 +13,6 @@ const OVERHEAD: u64 = 64 << 20;
 /// there twice for a moment, as they are stored and as they are used, and what the allocator has not
 /// given back of others.
 const READ: u64 = 4;
-
-/// A network that may be in memory or not.
-pub(super) struct Slot<T>(Mutex<Option<Arc<T>>>);
-
-impl<T> Default for Slot<T> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<T> Slot<T> {
-    /// The network, loaded if it is not there.
-    pub(super) fn get(&self, load: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(network) = &*slot {
-            return Ok(Arc::clone(network));
-        }
-        let network = Arc::new(load()?);
-        *slot = Some(Arc::clone(&network));
-        Ok(network)
-    }
-
-    /// Lets go of the network.
-    pub(super) fn release(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-}
 
 /// Bytes of a network's tensors, as they are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

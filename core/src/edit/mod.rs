@@ -4,7 +4,6 @@ mod demo;
 mod denoiser;
 mod encode;
 mod load;
-mod lora;
 mod memory;
 mod prepare;
 mod prompt;
@@ -18,7 +17,6 @@ mod vision;
 
 use std::sync::{Arc, Mutex, RwLock};
 
-pub use lora::Lora;
 pub use request::{EditOptions, EditRequest, NegativePrompt, OutputSize, Preset};
 
 use crate::control::Control;
@@ -28,10 +26,10 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::models::qwen_image::{QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig};
 use crate::models::qwen2_5_vl::VlConfig;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, Lora};
 use crate::pixels::{DecodeOptions, Image};
 use crate::schedule::FlowMatchEuler;
-use crate::weights::Source;
+use crate::weights::{Slot, Source};
 
 /// A picture that an edit made.
 #[derive(Clone, Debug)]
@@ -83,11 +81,11 @@ struct Model {
     bytes_of_language: memory::Bytes,
     bytes_of_vision: memory::Bytes,
     bytes_of_vae: u64,
-    transformer: memory::Slot<QwenImageTransformer>,
-    text: memory::Slot<load::TextEncoder>,
-    vae: memory::Slot<QwenImageVae>,
+    transformer: Slot<QwenImageTransformer>,
+    text: Slot<load::TextEncoder>,
+    vae: Slot<QwenImageVae>,
     modulations: run::Modulations,
-    colours: memory::Slot<crate::diffusion::LatentColours>,
+    colours: Slot<crate::diffusion::LatentColours>,
     max_memory: Option<u64>,
     batch_size: usize,
     /// Held while a batch is worked on; what the networks were loaded for.

@@ -16,7 +16,9 @@ use candle_core::{DType, Device, Tensor};
 use crate::limits::Limits;
 use crate::pixels::{DecodeOptions, Image, apply_steps, decode_unguarded, resize_padded};
 use crate::tagger;
-use crate::weights::{Adapted, GgufFile, Lora, SafeTensorsFile, Scaled, Source, Weights, onnx};
+use crate::weights::{
+    Adapted, GgufFile, Lora, Network, SafeTensorsFile, Scaled, Source, Weights, onnx,
+};
 
 #[cfg(test)]
 mod replay;
@@ -105,22 +107,26 @@ pub fn gguf(data: &[u8]) {
     }
 }
 
-/// Reads a LoRA file for a small network, and applies it.
+/// Reads a LoRA file for small networks, and applies it.
 pub fn lora(data: &[u8]) {
-    let layers = [
-        ("transformer_blocks.0.attn.to_q", [32, 32]),
-        ("transformer_blocks.1.attn.add_k_proj", [32, 32]),
-        ("txt_in", [32, 20]),
+    let layers: [(&str, &[usize]); 4] = [
+        ("transformer_blocks.0.attn.to_q", &[32, 32]),
+        ("transformer_blocks.1.attn.add_k_proj", &[32, 32]),
+        ("txt_in", &[32, 20]),
+        ("down_blocks.0.resnets.0.conv1", &[16, 8, 3, 3]),
     ];
     let tensors = layers.map(|(name, shape)| {
-        let weight = Tensor::ones(&shape, DType::F32, &Device::Cpu);
+        let weight = Tensor::ones(shape, DType::F32, &Device::Cpu);
         (format!("{name}.weight"), weight.expect("a small tensor"))
     });
     let base = Weights::made(tensors.into(), "fuzz".to_owned(), &Device::Cpu, DType::F32).source();
     let Ok(file) = SafeTensorsFile::from_bytes(data.to_vec(), "fuzz") else { return };
-    let Ok(lora) = Lora::new(file, &*base) else { return };
-    if let Ok(adapted) = Adapted::new(base, vec![(Arc::new(lora), 0.5)]) {
-        load_all(&adapted);
+    let networks = [(&Network::TRANSFORMER, base.clone()), (&Network::UNET, base.clone())];
+    let Ok(loras) = Lora::new(file, &networks) else { return };
+    for lora in loras {
+        if let Ok(adapted) = Adapted::new(base.clone(), vec![(Arc::new(lora), 0.5)]) {
+            load_all(&adapted);
+        }
     }
 }
 

@@ -1,19 +1,18 @@
 //! From a model's files to networks that are ready to run.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
 use candle_core::DType;
 
 use super::Model;
-use super::parts::{PUBLISHED, Part, Parts, SIZES};
-use super::prompt::encode::TextEncoders;
+use super::networks::{Networks, network};
+use super::parts::{PUBLISHED, Parts, SIZES};
 use crate::device::{Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::models::clip::{ClipTextConfig, ClipTextModel};
-use crate::models::sdxl::{AddedConfig, AutoencoderKl, UNet};
+use crate::models::sdxl::{AddedConfig, AutoencoderKl};
 use crate::options::LoadOptions;
-use crate::weights::{ModelDir, Source, Weights};
+use crate::weights::{ModelDir, Source};
 
 /// A layer whose type is that of the file: small ones may be stored in more bits.
 const LARGE_LAYER: &str = "mid_block.resnets.0.conv1.weight";
@@ -47,15 +46,11 @@ impl Model {
         }
         let Parts { tokenizer, small, large, unet, vae, prediction } = parts;
         let placement = place(options, &*unet.source)?;
-        let dtype = placement.dtype();
-        let texts = TextEncoders {
-            tokenizer,
-            small: Some(text_encoder(&small, &placement, "text_encoder")?),
-            large: text_encoder(&large, &placement, "text_encoder_2")?,
-        };
-        let (states, vector) = texts.widths();
+        let unet_config = unet.config.clone();
+        let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
+        let (states, vector) = networks.texts()?.widths();
         let told = |added: &AddedConfig| added.input_dim == vector + SIZES * added.time_dim;
-        let config = &unet.config;
+        let config = &unet_config;
         let fits = config.cross_attention_dim == states
             && config.added.as_ref().is_some_and(told)
             && config.in_channels == vae.config.latent_channels;
@@ -64,9 +59,7 @@ impl Model {
                 "the sizes of text encoders, network and autoencoder do not fit each other";
             return Err(Error::model_invalid(message));
         }
-        let unet = network(&unet.source, &placement, dtype, "unet", |weights| {
-            UNet::load(&unet.config, &weights.root())
-        })?;
+        networks.unet()?;
         let vae = network(&vae.source, &placement, DType::F32, "vae", |weights| {
             AutoencoderKl::load(&vae.config, &weights.root())
         })?;
@@ -74,7 +67,7 @@ impl Model {
         let (colours, running) = (OnceLock::new(), Mutex::default());
         let mut decode = options.decode.clone();
         decode.apply_orientation.get_or_insert(true);
-        Ok(Self { texts, unet, vae, prediction, decode, placement, colours, batch_size, running })
+        Ok(Self { networks, vae, prediction, decode, placement, colours, batch_size, running })
     }
 }
 
@@ -91,30 +84,4 @@ fn place(options: &LoadOptions, unet: &dyn Source) -> Result<Placement> {
         named => named,
     };
     Placement::resolve(options.device, precision)
-}
-
-fn text_encoder(
-    part: &Part<ClipTextConfig>,
-    placement: &Placement,
-    name: &'static str,
-) -> Result<ClipTextModel> {
-    network(&part.source, placement, placement.dtype(), name, |weights| {
-        ClipTextModel::load(&part.config, &weights.root())
-    })
-}
-
-/// A network out of its tensors, of which none may be left over.
-fn network<T>(
-    source: &Arc<dyn Source>,
-    placement: &Placement,
-    dtype: DType,
-    part: &'static str,
-    load: impl FnOnce(&Weights) -> Result<T>,
-) -> Result<T> {
-    let weights = Weights::new(Arc::clone(source), placement.candle(), dtype);
-    let checked = |network| {
-        // Numbers from 0 on, which old files have.
-        weights.check_all_taken(|name| name.ends_with("position_ids")).map(|()| network)
-    };
-    load(&weights).and_then(checked).context("part", part)
 }

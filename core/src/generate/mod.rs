@@ -4,6 +4,7 @@ mod denoiser;
 mod load;
 mod options;
 mod parts;
+mod networks;
 mod prompt;
 mod recipe;
 mod run;
@@ -22,8 +23,8 @@ use crate::diffusion::LatentColours;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::models::sdxl::{AutoencoderKl, UNet};
-use crate::options::LoadOptions;
+use crate::models::sdxl::AutoencoderKl;
+use crate::options::{LoadOptions, Lora};
 use crate::pixels::{DecodeOptions, Image};
 use crate::schedule::Prediction;
 
@@ -50,8 +51,7 @@ pub struct Generated {
 pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
-    texts: prompt::encode::TextEncoders,
-    unet: UNet,
+    networks: networks::Networks,
     vae: AutoencoderKl,
     prediction: Prediction,
     decode: DecodeOptions,
@@ -135,6 +135,21 @@ impl GeneratePipeline {
 
 impl std::fmt::Debug for GeneratePipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// Applies LoRA files to the model, in place of those that were applied before; an empty list gives the
+    /// model back as it was, to the last bit. Clones share them. Files for the denoising network, for either
+    /// text encoder and for several of them are read, in the keys of kohya, peft, diffusers, ComfyUI and
+    /// latent diffusion, with changes to linear layers and convolutions: LoRA, LoCon, LoHa and LoKr.
+    ///
+    /// Networks that are concerned are read again for the next picture.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](ErrorKind::ModelNotFound) if there is no such file,
+    /// [`ModelInvalid`](ErrorKind::ModelInvalid) or [`Unsupported`](ErrorKind::Unsupported) if a key of
+    /// it does not fit the model; what was applied before stays then.
+    pub fn set_loras(&self, loras: &[Lora]) -> Result<()> {
+        self.0.networks.set_loras(loras, &self.0.running)
+    }
+
         write!(f, "GeneratePipeline(SDXL on {})", self.0.placement)
     }
 }

@@ -15,6 +15,8 @@ const MAX_PROMPT: usize = 32 << 10;
 const MAX_SHARPNESS: f32 = 30.0;
 /// Largest scale of guidance.
 const MAX_GUIDANCE: f32 = 100.0;
+/// Largest weight of a part of the network.
+const MAX_FREEU: f64 = 10.0;
 
 /// One prompt.
 #[derive(Clone, Debug, Default)]

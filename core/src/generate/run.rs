@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use candle_core::{Result as Computed, Tensor};
 
 use super::denoiser::{GenerateDenoiser, Prompts, SizedPrompt};
 use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
-use super::prompt::encode::Conditioning;
+use super::prompt::encode::{Conditioning, TextEncoders};
 use super::prompt::lines::texts;
 use super::recipe::MULTIPLE;
 use super::{Generated, Model};
@@ -19,7 +20,7 @@ use crate::diffusion::{
     Branch, LatentColours, Question, Sample, Sampler, Step, denoise, picture, runs,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::sdxl::Added;
+use crate::models::sdxl::{Added, UNet};
 use crate::pixels::{Filter, Input, Step as PixelStep, apply_steps};
 use crate::schedule::{self, Noise, TorchGenerator};
 
@@ -53,6 +54,8 @@ struct Output<'a> {
 /// All of one call.
 struct Run<'a> {
     model: &'a Model,
+    texts: TextEncoders,
+    unet: Arc<UNet>,
     options: &'a GenerateOptions,
     /// Of requests without and with a picture; the same number.
     sigmas: [Vec<f64>; 2],
@@ -141,7 +144,7 @@ impl Run<'_> {
     fn condition<'a>(
         &self,
         request: &'a GenerateRequest,
-        known: &mut HashMap<&'a str, Conditioning>,
+        known: &mut HashMap<(&'a str, bool), Conditioning>,
     ) -> Result<Condition<'a>> {
         request.check()?;
         let mut encode = |field: &'static str, prompt: &'a str| {
@@ -181,7 +184,7 @@ impl Run<'_> {
     fn encode(&self, prompt: &str) -> Result<Conditioning> {
         let texts = texts(prompt);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.model.texts.encode(&texts, texts.len(), self.options.clip_skip)
+        self.texts.encode(&texts, texts.len(), self.options.clip_skip)
     }
 
     /// The prompts of outputs as the network takes them. What its layers make of a text is large, so it
@@ -222,7 +225,7 @@ impl Run<'_> {
         };
         let flat = |x: &Tensor| x.squeeze(0).map_err(|e| classify(e, "cannot prepare a prompt"));
         let (states, pooled) = (flat(&text.states)?, flat(&text.pooled)?);
-        let (unet, pooled) = (&self.model.unet, &pooled);
+        let (unet, pooled) = (&self.unet, &pooled);
         let plain = unet.prompt(&states, Some(Added { pooled, sizes: &sizes(1.0) }))?;
         let emphasised = unet.prompt_again(&plain, Added { pooled, sizes: &sizes(scale) })?;
         Ok(SizedPrompt { emphasised, plain })
@@ -264,9 +267,10 @@ impl Run<'_> {
             samples.push(Sample { sampler: Box::new(sampler), guidance });
         }
         let prompts = self.prompts(outputs)?;
-        let (unet, prediction) = (&model.unet, model.prediction);
+        let prediction = model.prediction;
         let denoiser = GenerateDenoiser { unet, prediction, options, prompts };
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
+        let unet = &*Arc::clone(&self.unet);
         let (n, steps) = (options.n, self.sigmas[0].len() - 1);
         let mut watch = |step: &Step<'_>| {
             self.steps_done += 1;

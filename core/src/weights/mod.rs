@@ -20,6 +20,7 @@ pub(crate) mod saved_model;
 mod scaled;
 mod shards;
 mod single_file;
+mod slot;
 #[cfg(test)]
 mod tests;
 mod wan;
@@ -27,12 +28,18 @@ mod windows;
 mod wire;
 
 pub(crate) use checkpoint::{Scope, Source, Weights};
-pub(crate) use lora::{Adapted, Lora};
+pub(crate) use lora::{Network, apply as apply_loras};
 pub(crate) use model_dir::ModelDir;
 pub(crate) use onnx::Imported;
 #[cfg(test)]
 pub(crate) use open::Opened;
 pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
 pub(crate) use single_file::{Component, SingleFile};
+pub(crate) use slot::Slot;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use {gguf::GgufFile, safetensors::SafeTensorsFile, scaled::Scaled};
+pub(crate) use {
+    gguf::GgufFile,
+    lora::{Adapted, Lora},
+    safetensors::SafeTensorsFile,
+    scaled::Scaled,
+};

@@ -14,7 +14,8 @@ use super::renamed::{Name, Renamed};
 use super::safetensors::SafeTensorsFile;
 use super::scaled::Scaled;
 use super::{
-    Adapted, Lora, ModelDir, Opened, Weights, open_text_encoder, open_transformer, open_vae, wan,
+    Adapted, Lora, ModelDir, Network, Opened, Weights, open_text_encoder, open_transformer,
+    open_vae, wan,
 };
 use crate::error::{ErrorKind, Result};
 
@@ -111,7 +112,8 @@ fn a_lora_lies_over_scaled_weights() {
         floats(&format!("{layer}.lora_up.weight"), &[6, 2], 1.0),
         floats(&format!("{layer}.alpha"), &[], 1.0),
     ];
-    let lora = Arc::new(Lora::new(file(&tensors, &[]), &*base).unwrap());
+    let networks = [(&Network::TRANSFORMER, base.clone())];
+    let lora = Arc::new(Lora::new(file(&tensors, &[]), &networks).unwrap().remove(0));
     let adapted = Adapted::new(base.clone(), vec![(lora, -3.0)]).unwrap();
     let load = |source: &dyn Source| {
         values(&source.load("transformer_blocks.0.a.weight", DType::F32, &Device::Cpu).unwrap())

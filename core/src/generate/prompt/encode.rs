@@ -5,6 +5,8 @@
 //! that has any is scaled to the mean that it had before. The chunks of all texts are one row; the vector of
 //! the prompt is the sum of the texts' vectors, each of which is that of its first chunk.
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Tensor};
 
 use super::chunks::{Chunk, chunks};
@@ -18,9 +20,9 @@ const LARGE_PADDING: u32 = 0;
 
 /// The text encoders of a model. The refiner has only the larger one.
 pub(crate) struct TextEncoders {
-    pub(crate) tokenizer: ClipTokenizer,
-    pub(crate) small: Option<ClipTextModel>,
-    pub(crate) large: ClipTextModel,
+    pub(crate) tokenizer: Arc<ClipTokenizer>,
+    pub(crate) small: Option<Arc<ClipTextModel>>,
+    pub(crate) large: Arc<ClipTextModel>,
 }
 
 /// What the network reads of the prompts of one image.
@@ -89,7 +91,7 @@ impl TextEncoders {
 
     /// Tokens of a chunk: what both encoders have places for.
     fn length(&self) -> usize {
-        let small = self.small.as_ref().map_or(usize::MAX, ClipTextModel::positions);
+        let small = self.small.as_ref().map_or(usize::MAX, |small| small.positions());
         small.min(self.large.positions())
     }
 

@@ -20,12 +20,18 @@ impl Adapted {
     /// The tensors of `base` with `loras`, each of which was opened for it, at their scales. They may
     /// be negative.
     pub(crate) fn new(base: Arc<dyn Source>, loras: Vec<(Arc<Lora>, f64)>) -> Result<Self> {
-        if let Some((_, scale)) = loras.iter().find(|(_, scale)| !scale.is_finite()) {
-            return Err(Error::invalid_input(format!("the scale of a LoRA is {scale}"))
-                .with("field", "scale"));
-        }
+        loras.iter().try_for_each(|(_, scale)| check_scale(*scale))?;
         Ok(Self { base, loras })
     }
+}
+
+/// Fails unless a LoRA can be applied so strongly.
+pub(super) fn check_scale(scale: f64) -> Result<()> {
+    if scale.is_finite() {
+        return Ok(());
+    }
+    let message = format!("the scale of a LoRA is {scale}");
+    Err(Error::invalid_input(message).with("field", "scale"))
 }
 
 impl Source for Adapted {

@@ -9,8 +9,6 @@ use crate::error::{Error, Result};
 use crate::weights::safetensors::SafeTensorsFile;
 
 const KEY: &str = "lora_adapter_metadata";
-/// Before every key, where a file may be for several networks.
-const PREFIX: &str = "transformer.";
 
 /// What the notes say about scales.
 pub(super) struct Notes {
@@ -22,23 +20,29 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// The notes in a file, if it has some.
-    pub(super) fn read(file: &SafeTensorsFile) -> Result<Option<Self>> {
+    /// The notes in a file on the network of this name, if it has some.
+    pub(super) fn read(file: &SafeTensorsFile, network: &str) -> Result<Option<Self>> {
         let Some(text) = file.note(KEY) else { return Ok(None) };
-        Self::parse(text).map(Some).map_err(|e| e.with("note", KEY))
+        Self::parse(text, network).map_err(|e| e.with("note", KEY))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str, network: &str) -> Result<Option<Self>> {
         let notes: Map<String, Value> = serde_json::from_str(text)
             .map_err(|e| Error::model_invalid(format!("not the notes of a LoRA: {e}")))?;
+        // Where a file may be for several networks, their names are before every key.
+        let is_ours = |key: &String| key.split_once('.').is_none_or(|(of, _)| of == network);
+        if !notes.is_empty() && !notes.keys().any(is_ours) {
+            return Ok(None);
+        }
         let note = |key: &str| {
-            notes.get(&format!("{PREFIX}{key}")).or_else(|| notes.get(key)).filter(|v| !v.is_null())
+            let own = notes.get(&format!("{network}.{key}"));
+            own.or_else(|| notes.get(key)).filter(|value| !value.is_null())
         };
         let is_set = |key: &str| note(key).is_some_and(|value| value != &Value::Bool(false));
         for (key, what) in [("use_dora", "DoRA"), ("lora_bias", "LoRA with biases")] {
             if is_set(key) {
                 return Err(Error::unsupported(format!(
-                    "the file is {what}; only plain LoRA of linear layers is read"
+                    "the file is {what}; only LoRA, LoCon, LoHa and LoKr are read"
                 )));
             }
         }
@@ -58,7 +62,7 @@ impl Notes {
                 of_layers.insert(layer.clone(), number("alpha_pattern", value)?);
             }
         }
-        Ok(Self { alpha, of_layers, by_root: is_set("use_rslora") })
+        Ok(Some(Self { alpha, of_layers, by_root: is_set("use_rslora") }))
     }
 
     /// What the product of the matrices that change `weight` is multiplied by.

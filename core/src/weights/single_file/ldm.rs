@@ -234,7 +234,7 @@ fn now(name: Option<String>) -> Name {
 }
 
 /// The number and the rest of `list.number.rest`.
-fn numbered<'a>(name: &'a str, list: &str) -> Option<(usize, &'a str)> {
+pub(super) fn numbered<'a>(name: &'a str, list: &str) -> Option<(usize, &'a str)> {
     let (number, part) = name.strip_prefix(list)?.strip_prefix('.')?.split_once('.')?;
     // No network has more layers; sums of such numbers stay far from overflow.
     Some((number.parse::<u16>().ok()?.into(), part))

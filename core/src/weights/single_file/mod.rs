@@ -4,12 +4,14 @@
 //! Each component is handed out as a source of its own, under the names of diffusers and transformers.
 
 mod ldm;
+mod reverse;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use self::reverse::UNetNames;
 use super::checkpoint::Source;
 use super::open::{self, FileFormat};
 use super::renamed::{Name, Renamed};

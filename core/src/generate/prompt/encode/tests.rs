@@ -31,10 +31,10 @@ fn encoders() -> TextEncoders {
         let config = ClipTextConfig::parse(config.as_bytes()).unwrap();
         let source = dir.checkpoint(&format!("{folder}/model")).unwrap();
         let weights = Weights::new(source, &Device::Cpu, DType::F32);
-        ClipTextModel::load(&config, &weights.root()).unwrap()
+        Arc::new(ClipTextModel::load(&config, &weights.root()).unwrap())
     };
     TextEncoders {
-        tokenizer: ClipTokenizer::read(&dir, "tokenizer").unwrap(),
+        tokenizer: Arc::new(ClipTokenizer::read(&dir, "tokenizer").unwrap()),
         small: Some(encoder("text_encoder")),
         large: encoder("text_encoder_2"),
     }

@@ -1,0 +1,173 @@
+//! The networks that LoRA files change: read when they are needed, and again when their changes are others.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use candle_core::DType;
+
+use super::parts::Part;
+use super::prompt::encode::TextEncoders;
+use crate::device::Placement;
+use crate::error::{Result, ResultExt};
+use crate::models::clip::{ClipTextConfig, ClipTextModel};
+use crate::models::sdxl::{UNet, UnetConfig};
+use crate::options::Lora;
+use crate::tokens::clip::ClipTokenizer;
+use crate::weights::{Network, Slot, Source, Weights, apply_loras};
+
+/// A network, and what it is read from.
+struct Changeable<C, N> {
+    name: &'static str,
+    kind: &'static Network,
+    config: C,
+    base: Arc<dyn Source>,
+    /// The same with the LoRAs that are in use.
+    source: RwLock<Arc<dyn Source>>,
+    network: Slot<N>,
+}
+
+impl<C, N> Changeable<C, N> {
+    fn new(name: &'static str, kind: &'static Network, part: Part<C>) -> Self {
+        let Part { config, source: base } = part;
+        let source = RwLock::new(Arc::clone(&base));
+        Self { name, kind, config, base, source, network: Slot::default() }
+    }
+
+    /// Other tensors for the next time that the network is needed, unless nothing changes them and
+    /// nothing did.
+    fn set(&self, source: Arc<dyn Source>) {
+        let mut current = self.source.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&*current, &source) {
+            *current = source;
+            self.network.release();
+        }
+    }
+
+    fn get(
+        &self,
+        placement: &Placement,
+        load: impl FnOnce(&C, &Weights) -> Result<N>,
+    ) -> Result<Arc<N>> {
+        self.network.get(|| {
+            let source = Arc::clone(&*self.source.read().unwrap_or_else(PoisonError::into_inner));
+            network(&source, placement, placement.dtype(), self.name, |weights| {
+                load(&self.config, weights)
+            })
+        })
+    }
+}
+
+/// What tells whether a LoRA is the one that is in use: its file may have been written anew.
+#[derive(PartialEq)]
+struct InUse {
+    file: PathBuf,
+    scale: f64,
+    written: Option<(u64, SystemTime)>,
+}
+
+impl InUse {
+    fn of(lora: &Lora) -> Self {
+        let read = std::fs::metadata(&lora.file).ok();
+        let written = read.and_then(|data| Some((data.len(), data.modified().ok()?)));
+        Self { file: lora.file.clone(), scale: lora.scale, written }
+    }
+}
+
+/// The text encoders and the denoising network.
+pub(super) struct Networks {
+    tokenizer: Arc<ClipTokenizer>,
+    small: Changeable<ClipTextConfig, ClipTextModel>,
+    large: Changeable<ClipTextConfig, ClipTextModel>,
+    unet: Changeable<UnetConfig, UNet>,
+    placement: Placement,
+    in_use: Mutex<Vec<InUse>>,
+}
+
+impl Networks {
+    pub(super) fn new(
+        tokenizer: ClipTokenizer,
+        small: Part<ClipTextConfig>,
+        large: Part<ClipTextConfig>,
+        unet: Part<UnetConfig>,
+        placement: Placement,
+    ) -> Self {
+        Self {
+            tokenizer: Arc::new(tokenizer),
+            small: Changeable::new("text_encoder", &Network::TEXT_ENCODER, small),
+            large: Changeable::new("text_encoder_2", &Network::TEXT_ENCODER_2, large),
+            unet: Changeable::new("unet", &Network::UNET, unet),
+            placement,
+            in_use: Mutex::default(),
+        }
+    }
+
+    /// Applies LoRA files in place of those that were applied before. `running` keeps pictures from being
+    /// made meanwhile. Networks that these files do not concern, nor the last ones did, stay.
+    pub(super) fn set_loras(&self, loras: &[Lora], running: &Mutex<()>) -> Result<()> {
+        let wanted: Vec<InUse> = loras.iter().map(InUse::of).collect();
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if *in_use == wanted {
+            return Ok(());
+        }
+        let bases = [
+            (self.unet.kind, Arc::clone(&self.unet.base)),
+            (self.small.kind, Arc::clone(&self.small.base)),
+            (self.large.kind, Arc::clone(&self.large.base)),
+        ];
+        let files = loras.iter().map(|lora| (&*lora.file, lora.scale));
+        let sources = apply_loras(files, &bases)?;
+        let _not_while_running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let [unet, small, large] = &sources[..] {
+            self.unet.set(Arc::clone(unet));
+            self.small.set(Arc::clone(small));
+            self.large.set(Arc::clone(large));
+        }
+        *in_use = wanted;
+        Ok(())
+    }
+
+    /// The LoRA files that are in use, but for those whose scale is 0.
+    pub(super) fn loras(&self) -> Vec<PathBuf> {
+        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.iter().filter(|lora| lora.scale != 0.0).map(|lora| lora.file.clone()).collect()
+    }
+
+    /// The text encoders, read if they are not there.
+    pub(super) fn texts(&self) -> Result<TextEncoders> {
+        let get = |encoder: &Changeable<ClipTextConfig, ClipTextModel>| {
+            encoder.get(&self.placement, |config, weights| {
+                ClipTextModel::load(config, &weights.root())
+            })
+        };
+        Ok(TextEncoders {
+            tokenizer: Arc::clone(&self.tokenizer),
+            small: Some(get(&self.small)?),
+            large: get(&self.large)?,
+        })
+    }
+
+    /// The denoising network, read if it is not there.
+    pub(super) fn unet(&self) -> Result<Arc<UNet>> {
+        self.unet.get(&self.placement, |config, weights| UNet::load(config, &weights.root()))
+    }
+}
+
+/// A network out of its tensors, of which none may be left over.
+pub(super) fn network<T>(
+    source: &Arc<dyn Source>,
+    placement: &Placement,
+    dtype: DType,
+    part: &'static str,
+    load: impl FnOnce(&Weights) -> Result<T>,
+) -> Result<T> {
+    let weights = Weights::new(Arc::clone(source), placement.candle(), dtype);
+    let checked = |network| {
+        // Numbers from 0 on, which old files have.
+        weights.check_all_taken(|name| name.ends_with("position_ids")).map(|()| network)
+    };
+    load(&weights).and_then(checked).context("part", part)
+}
+
+#[cfg(test)]
+mod tests;
