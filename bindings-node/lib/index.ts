@@ -18,6 +18,7 @@ export type { Summary } from "./folder";
 export { Generated, GeneratePipeline, type GenerateRequest } from "./generate";
 export { type EncodeOptions, Image, type ImageLike, type PathLike, type RawPixels } from "./image";
 export { Job, type Preview, type Progress } from "./job";
+export { type Lora, performanceLora } from "./lora";
 export {
   cacheDir,
   cpuKernels,
@@ -41,6 +42,7 @@ export type {
   GenerateOptions,
   LoadOptions,
   Sampler,
+  Performance,
   Scheduler,
   SizeGuidance,
   TagOptions,

@@ -193,6 +193,10 @@ interface Native {
   ): Answer<Running>;
   cacheDir(): Answer<string>;
   cpuKernels(): Answer<string>;
+  Prompter: {
+    open(styles: string | undefined, wildcards: string | undefined, loras: string[]): Answer<NativePrompter>;
+  };
+  performanceLora(performance: string): Answer<{ file: string; scale: number } | null>;
   setThreads(threads: number): Answer<undefined>;
   main(args: string[]): Answer<number>;
 }

@@ -2,7 +2,7 @@
 //! see.
 
 use napi_derive::napi;
-use tagbrush::{Control, Error, GenerateRequest, Input, Result};
+use tagbrush::{Control, Error, GenerateRequest, Input, Lora, Performance, Result};
 
 use crate::edit::LoraFile;
 use crate::errors::{Answer, answer};
@@ -126,4 +126,13 @@ fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
     converted.image = image;
     converted.seed = seed(&request.seed)?;
     Ok((converted, error))
+}
+
+/// The LoRA file that a performance needs, by its name.
+#[napi]
+pub fn performance_lora(performance: String) -> Answer<Option<LoraFile>> {
+    answer(performance.parse().map(|performance: Performance| {
+        let lora = performance.lora()?;
+        Some(LoraFile { file: lora.file.display().to_string(), scale: lora.scale })
+    }))
 }

@@ -308,8 +308,15 @@ pub(crate) fn edit_options(options: &Options<'_>) -> Result<EditOptions> {
 
 pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions> {
     let mut generate = GenerateOptions::default();
+    // What a performance sets is overruled by what is set beside it.
+    for argument in
+        arguments(options)?.into_iter().filter(|argument| argument.name == "performance")
+    {
+        generate = generate.performance(argument.parse()?);
+    }
     for argument in arguments(options)? {
         match argument.name.as_str() {
+            "performance" => {}
             "n" => generate.n = argument.whole()?,
             "size" => generate.size = sides(&argument)?,
             "steps" => generate.steps = argument.whole()?,
@@ -325,8 +332,9 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
             "keepValues" => generate.keep_values = argument.flag()?,
             _ => {
                 return Err(argument.unknown(
-                    "n, size, steps, guidanceScale, sampler, scheduler, clipSkip, seed, \
-                     sizeGuidance, adaptiveGuidance, sharpness, denoise, keepValues, errors, signal",
+                    "n, size, performance, steps, guidanceScale, sampler, scheduler, clipSkip, \
+                     seed, sizeGuidance, adaptiveGuidance, sharpness, freeu, denoise, \
+                     keepValues, errors, signal",
                 ));
             }
         }

@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { AbortError, Generated, GeneratePipeline, TagbrushError } from "tagbrush";
+import { AbortError, Generated, GeneratePipeline, performanceLora, TagbrushError } from "tagbrush";
 import { failure, GENERATE_GOLDENS, picture, pixels } from "./common.mjs";
 
 const MODEL = join(GENERATE_GOLDENS, "model");
@@ -264,4 +264,39 @@ test("loading", async () => {
   assert.throws(() => new GeneratePipeline(), /GeneratePipeline.load/);
   assert.deepEqual([pipeline.name, pipeline.device, pipeline.dtype], [MODEL, "cpu", "f32"]);
   assert.equal(inspect(pipeline), `GeneratePipeline(${JSON.stringify(MODEL)}, cpu, f32)`);
+});
+
+test("LoRAs", async () => {
+  const other = await GeneratePipeline.load(MODEL, { dtype: "f32" });
+  const made = async (loras) => {
+    await other.setLoras(loras);
+    return [...(await other.generate("a red cat", FAST))[0].image.data];
+  };
+  const file = join(GENERATE_GOLDENS, "../generate-lora/lora_kohya.safetensors");
+  const plain = await made([]);
+  const strong = await made([file]);
+  assert.notDeepEqual(strong, plain);
+  assert.notDeepEqual(await made([{ file, scale: 0.5 }]), strong);
+  assert.deepEqual(await made([]), plain);
+  const wrong = [
+    [["none.safetensors"], "model_not_found"],
+    [[join(MODEL, "vae/diffusion_pytorch_model.safetensors")], "model_invalid"],
+    ["a.safetensors", "invalid_input"],
+  ];
+  for (const [loras, code] of wrong) assert.equal((await failure(other.setLoras(loras))).code, code);
+});
+
+test("performances", async () => {
+  const small = { size: [64, 64], seed: 3 };
+  const [set] = await pipeline.generate("a", { performance: "Speed", ...small });
+  const [unset] = await pipeline.generate("a", small);
+  assert(set.image.equals(unset.image));
+  assert.equal(performanceLora("Quality"), undefined);
+  const { file, scale } = performanceLora("Lightning");
+  assert.equal(scale, 1);
+  const error = await failure(pipeline.generate("a", { performance: "Lightning", ...small }));
+  assert.equal(error.code, "model_not_found");
+  assert.ok(error.message.includes(file), error.message);
+  assert.equal((await failure(pipeline.generate("a", { performance: "Turbo" }))).code, "invalid_input");
+  assert.throws(() => performanceLora("Turbo"), { code: "invalid_input" });
 });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tagbrush::{Control, GenerateRequest, Input};
+use tagbrush::{Control, GenerateRequest, Input, Performance};
 
 use crate::errors::OrRaise;
 use crate::image_in::input;
@@ -100,4 +100,14 @@ fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>,
     };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;
     Ok((requests, places))
+}
+
+/// The LoRA file that a performance needs, by its name, and its scale.
+#[pyfunction]
+pub(crate) fn performance_lora(
+    py: Python<'_>,
+    performance: &str,
+) -> PyResult<Option<(PathBuf, f64)>> {
+    let performance: Performance = performance.parse().or_raise(py)?;
+    Ok(performance.lora().map(|lora| (lora.file, lora.scale)))
 }

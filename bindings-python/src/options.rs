@@ -176,12 +176,13 @@ pub(crate) fn edit_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Edit
 
 pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<GenerateOptions> {
     let mut generate = GenerateOptions::default();
-    // Here `None` says something: that the network is told the real size.
-    if options.get_item("size_guidance")?.is_some_and(|sizes| sizes.is_none()) {
-        generate.size_guidance = SizeGuidance::NONE;
+    // What a performance sets is overruled by what is set beside it.
+    for argument in arguments(Some(options))?.filter(|argument| argument.name == "performance") {
+        generate = generate.performance(argument.parse()?);
     }
     for argument in arguments(Some(options))? {
         match argument.name.as_str() {
+            "performance" => {}
             "n" => generate.n = argument.get()?,
             "size" => generate.size = sides(&argument)?,
             "steps" => generate.steps = argument.get()?,
@@ -200,8 +201,9 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
             "keep_values" => generate.keep_values = argument.get()?,
             _ => {
                 return Err(argument.unknown(
-                    "n, size, steps, guidance_scale, sampler, scheduler, clip_skip, seed, \
-                     size_guidance, adaptive_guidance, sharpness, denoise, keep_values",
+                    "n, size, performance, steps, guidance_scale, sampler, scheduler, clip_skip, \
+                     seed, size_guidance, adaptive_guidance, sharpness, freeu, denoise, \
+                     keep_values",
                 ));
             }
         }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tagbrush
 from conftest import GENERATE_GOLDENS, GENERATE_MODEL
-from tagbrush import Generated, GeneratePipeline, GenerateRequest, SizeGuidance
+from tagbrush import Generated, GeneratePipeline, GenerateRequest, Lora, SizeGuidance, performance_lora
 
 FAST = {"size": (64, 64), "steps": 2, "seed": 3}
 GOLDEN = json.loads((GENERATE_GOLDENS / "golden.json").read_text())["pictures"]
@@ -252,3 +252,37 @@ def test_notebooks_show_what_was_made(generator, picture, tmp_path):
     made.save(tmp_path / "a.png")
     assert tagbrush.Image.open(tmp_path / "a.png") == made.image
     assert repr(made).startswith("Generated(image=Image(")
+
+
+def test_performances():
+    other = GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
+    small = {"size": (64, 64), "seed": 3}
+    assert other.generate("a", performance="Speed", **small)[0].image == other.generate("a", **small)[0].image
+    assert [performance_lora(name) for name in ("Quality", "Speed")] == [None, None]
+    assert performance_lora("Hyper-SD").scale == 0.8
+    lora = performance_lora("Lightning")
+    with pytest.raises(tagbrush.ModelNotFoundError, match=str(lora.file)):
+        other.generate("a", performance="Lightning", **small)
+    with pytest.raises(tagbrush.InvalidInputError, match="known: Quality"):
+        other.generate("a", performance="Turbo", **small)
+
+
+def test_loras():
+    lora = GENERATE_GOLDENS.parent / "generate-lora/lora_kohya.safetensors"
+    other = GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
+
+    def made(loras):
+        other.set_loras(loras)
+        return other.generate("a red cat", **FAST)[0].image
+
+    plain, full = made([]), made([lora])
+    assert plain != made([Lora(lora, 0.5)]) != full != plain
+    assert made([]) == plain
+    other.set_loras([(lora, 1)])
+    again = pickle.loads(pickle.dumps(other))
+    assert again.generate("a red cat", **FAST)[0].image == full
+    with pytest.raises(tagbrush.ModelNotFoundError):
+        other.set_loras(["none.safetensors"])
+    with pytest.raises(TypeError, match="list"):
+        other.set_loras(str(lora))
+    assert other.generate("a red cat", **FAST)[0].image == full

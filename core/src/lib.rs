@@ -101,7 +101,10 @@ pub use folder::{
     Existing, FileTags, FolderOptions, FolderRun, Format, Found, OutputOptions, ScanOptions,
     Summary, find_pictures,
 };
-pub use generate::{GenerateOptions, GeneratePipeline, GenerateRequest, Generated, SizeGuidance};
+pub use generate::{
+    ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, Performance,
+    PrepareOptions, Prepared, Prompter, SizeGuidance, parse_aspect_ratio,
+};
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;
 pub use limits::Limits;

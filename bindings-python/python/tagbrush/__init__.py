@@ -16,6 +16,7 @@
 from ._core import DEFAULT_THRESHOLD, Image, Preview, Tag, Tags, __version__, cpu_kernels, set_threads
 from ._edit import Edited, EditPipeline, EditRequest
 from ._generate import Generated, GeneratePipeline, GenerateRequest
+from ._lora import Lora, performance_lora
 from ._models import KNOWN_MODELS, KnownModel, cache_dir, find_known, pull
 from ._options import (
     CaptionOptions,
@@ -26,6 +27,7 @@ from ._options import (
     ImageLike,
     LoadOptions,
     Sampler,
+    Performance,
     Scheduler,
     SizeGuidance,
     TagOptions,
@@ -81,6 +83,8 @@ __all__ = [
     "Preview",
     "Sampler",
     "Scheduler",
+    "Performance",
+    "Prepared",
     "SizeGuidance",
     "Summary",
     "Tag",
@@ -96,3 +100,4 @@ __all__ = [
     "pull",
     "set_threads",
 ]
+    "performance_lora",

@@ -326,3 +326,4 @@ def set_threads(threads: int) -> None:
     Raises:
         InvalidInputError: it is 0, or the threads run already.
     """
+def performance_lora(performance: str) -> tuple[Path, float] | None: ...

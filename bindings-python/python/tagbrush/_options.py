@@ -24,6 +24,7 @@ __all__ = [
     "ImageLike",
     "LoadOptions",
     "Sampler",
+    "Performance",
     "Scheduler",
     "SizeGuidance",
     "TagOptions",
@@ -101,6 +102,9 @@ Scheduler: TypeAlias = Literal[
 """Which noise levels steps of denoising go through."""
 
 Errors: TypeAlias = Literal["raise", "return"]
+Performance: TypeAlias = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
+"""Ways of sampling by their speed. The last three need a LoRA file, which :func:`performance_lora` names."""
+
 """Whether a failed item raises its exception, or has the exception object in its place."""
 
 FolderFormat: TypeAlias = Literal["sidecar", "json", "jsonl", "csv"]
@@ -268,6 +272,9 @@ class GenerateOptions(TypedDict, total=False):
     size_guidance: SizeGuidance | tuple[float, float, float] | None
     """Which sizes the network is told; see :class:`SizeGuidance`. ``None`` for the real one always."""
     adaptive_guidance: float
+    performance: Performance | None
+    """60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is
+    set beside it is as it is set. The LoRA file that it needs must be applied."""
     """Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes."""
     sharpness: float
     """How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance."""

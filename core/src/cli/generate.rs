@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::{
-    Control, Device, Error, ErrorKind, GenerateOptions, GeneratePipeline, GenerateRequest,
-    LoadOptions, Precision, Result, SamplerKind, Scheduler, SizeGuidance,
+    Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
+    LoadOptions, Lora, Performance, Precision, PrepareOptions, Prompter, Result, SamplerKind,
+    Scheduler, SizeGuidance,
 };
 use clap::Args;
 
@@ -63,6 +64,12 @@ struct Model {
     /// Where to run: auto, cpu, cuda, cuda:N, metal
     #[arg(long, default_value = "auto")]
     device: Device,
+    /// A LoRA file to apply, and how strongly [default scale: 1]; may be given several times
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<Lora>,
+    /// Where LoRA files are that --performance and prompts name; may be given several times
+    #[arg(long, value_name = "DIR")]
+    lora_folder: Vec<PathBuf>,
     /// Number format: auto, f32, bf16
     #[arg(long, default_value = "auto")]
     dtype: Precision,
@@ -86,12 +93,16 @@ struct How {
     /// The size of outputs; sides are multiples of 8
     #[arg(long, default_value = "1152x896", value_name = "WxH")]
     size: Sides,
-    /// Steps of denoising
-    #[arg(long, default_value = "30", value_name = "K")]
-    steps: usize,
-    /// How far to go away from the negative prompt; 1 ignores it, which halves the time
-    #[arg(long, default_value = "4", value_name = "F")]
-    guidance_scale: f32,
+    /// Steps and what else makes it fast: quality, speed, extreme-speed, lightning, hyper-sd. The last three
+    /// need a LoRA file; options that are given too are as they are given
+    #[arg(long, value_name = "NAME")]
+    performance: Option<Performance>,
+    /// Steps of denoising [default: 30, or those of --performance]
+    #[arg(long, value_name = "K")]
+    steps: Option<usize>,
+    /// How far to go away from the negative prompt; 1 ignores it, which halves the time [default: 4]
+    #[arg(long, value_name = "F")]
+    guidance_scale: Option<f32>,
     /// How steps are made: euler, euler_ancestral, dpmpp_2m, dpmpp_2m_sde_gpu, uni_pc, lcm, ...
     /// [default: dpmpp_2m_sde_gpu]
     #[arg(long, value_name = "NAME")]
@@ -162,11 +173,53 @@ impl GenerateCommand {
         Ok(outputs.conclude(&control, |i| self.prompt[i / self.how.n].clone()))
     }
 
-    fn request(&self, prompt: &str) -> GenerateRequest {
-        let request = GenerateRequest::new(prompt).negative_prompt(&self.negative_prompt);
-        match &self.image {
-            Some(image) => request.image(image),
-            None => request,
+    /// The LoRA files to apply: those that were given, and the one that the performance needs.
+    fn loras(&self) -> Result<Vec<Lora>> {
+        let mut loras = self.model.lora.clone();
+        let Some((performance, needed)) =
+            self.how.performance.and_then(|performance| Some((performance, performance.lora()?)))
+        else {
+            return Ok(loras);
+        };
+        if !loras.iter().any(|lora| lora.file.file_name() == needed.file.file_name()) {
+            loras.extend(performance.lora_in(&self.model.lora_folder)?);
+        }
+        Ok(loras)
+    }
+
+    /// Requests with the LoRA files that they need: prompts that need the same are generated together.
+    fn groups(&self) -> Result<Vec<(Vec<Lora>, Vec<GenerateRequest>)>> {
+        let (loras, prompter) = (self.loras()?, self.prompter()?);
+        let mut options = PrepareOptions::default()
+            .n(self.how.n)
+            .styles(&self.prompts.style)
+            .same_seed(self.prompts.same_seed)
+            .wildcards_in_order(self.prompts.wildcards_in_order);
+        options.seed = self.how.seed;
+        let mut groups: Vec<(Vec<Lora>, Vec<GenerateRequest>)> = Vec::new();
+        for (i, prompt) in self.prompt.iter().enumerate() {
+            let prepared = prompter.prepare(prompt, &self.negative_prompt, &options);
+            let prepared = prepared.map_err(|error| error.with("prompt", i))?;
+            let loras: Vec<Lora> = loras.iter().cloned().chain(prepared.loras).collect();
+            let requests = prepared.requests.into_iter().map(|request| match &self.image {
+                Some(image) => request.image(image),
+                None => request,
+            });
+            match groups.last_mut() {
+                Some((last, group)) if *last == loras => group.extend(requests),
+                _ => groups.push((loras, requests.collect())),
+            }
+        }
+        Ok(groups)
+    }
+
+    fn prompter(&self) -> Result<Prompter> {
+        let mut prompter = Prompter::new();
+        if let Some(folder) = &self.prompts.styles {
+            prompter = prompter.styles(folder)?;
+        }
+        if let Some(folder) = &self.prompts.wildcards {
+            prompter = prompter.wildcards(folder);
         }
     }
 }
@@ -185,10 +238,20 @@ impl How {
         let mut options = GenerateOptions::default()
             .size(width, height)
             .clip_skip(self.clip_skip)
-            .denoise(self.denoise)
-            .sharpness(self.sharpness)
-            .adaptive_guidance(self.adaptive_guidance);
-        options.seed = self.seed;
+            .denoise(self.denoise);
+        if let Some(performance) = self.performance {
+            options = options.performance(performance);
+        }
+        fn set<T: Copy>(place: &mut T, given: Option<T>) {
+            *place = given.unwrap_or(*place);
+        }
+        set(&mut options.steps, self.steps);
+        set(&mut options.guidance_scale, self.guidance_scale);
+        set(&mut options.sampler, self.sampler);
+        set(&mut options.scheduler, self.scheduler);
+        set(&mut options.sharpness, self.sharpness);
+        set(&mut options.adaptive_guidance, self.adaptive_guidance);
+        options.freeu = self.freeu.map(|Weights(freeu)| freeu);
         if self.no_size_guidance {
             options.size_guidance = SizeGuidance::NONE;
         }

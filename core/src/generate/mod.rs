@@ -2,9 +2,11 @@
 
 mod denoiser;
 mod load;
+mod find;
 mod options;
 mod parts;
-mod networks;
+mod performance;
+mod prepare;
 mod prompt;
 mod recipe;
 mod run;
@@ -19,6 +21,8 @@ pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
 
 use crate::control::Control;
 use crate::device::Placement;
+pub use performance::Performance;
+pub use prepare::{PrepareOptions, Prepared, Prompter};
 use crate::diffusion::LatentColours;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -100,7 +104,8 @@ impl GeneratePipeline {
     /// [`Cancelled`](ErrorKind::Cancelled).
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if an option means nothing.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if an option means nothing, and
+    /// [`ModelNotFound`](ErrorKind::ModelNotFound) if a [`Performance`] needs a LoRA file that is not applied.
     pub fn generate_batch(
         &self,
         requests: &[GenerateRequest],

@@ -1,5 +1,6 @@
 //! What is to be generated, and how.
 
+use super::performance::Performance;
 use super::recipe::MULTIPLE;
 use crate::error::{Error, Result};
 use crate::pixels::Input;
@@ -108,6 +109,9 @@ pub struct GenerateOptions {
 
 /// Other sizes than the real one, which SDXL is told of the picture while most of it is noise: a large
 /// one for what is asked for and a small one for what is not sharpen it ("ADM guidance" in Fooocus).
+    /// What [`performance`](Self::performance) was called with. The LoRA that it needs must be applied to the
+    /// model.
+    pub performance: Option<Performance>,
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SizeGuidance {
     /// The size that goes with the prompt is so many times the real one.
@@ -151,10 +155,18 @@ impl Default for GenerateOptions {
 
 impl GenerateOptions {
     /// The same options with another number of variants.
+            performance: None,
     #[must_use]
     pub fn n(mut self, n: usize) -> Self {
         self.n = n;
         self
+    }
+
+    /// The same options with the steps of a performance, and for a fast one with its sampler, scheduler and no
+    /// guidance. What is set after this is as it is set.
+    #[must_use]
+    pub fn performance(self, performance: Performance) -> Self {
+        performance.apply(self)
     }
 
     /// The same options with another size in pixels.

@@ -80,7 +80,13 @@ pub(super) fn run(
     let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * (sigmas[0].len() - 1);
     let start = Instant::now();
-    let mut run = Run { model, options, sigmas, control, steps, steps_done: 0, computed: 0, start };
+    if let Some(performance) = options.performance {
+        performance.check_loras(model.networks.loras().iter().map(PathBuf::as_path))?;
+    }
+    let (texts, unet) = (model.networks.texts()?, model.networks.unet()?);
+    let (steps_done, computed) = (0, 0);
+    let mut run =
+        Run { model, texts, unet, options, sigmas, control, steps, steps_done, computed, start };
     run.all(requests, deliver);
     Ok(())
 }
