@@ -21,6 +21,11 @@ export interface GenerateRequest {
   readonly image?: ImageLike | null | undefined;
   /** The seed of its first variant, in place of that of the call. */
   readonly seed?: number | bigint | null | undefined;
+  /**
+   * Lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside spaces are
+   * left out, as Fooocus does with what people write, but not with its styles.
+   */
+  readonly asIs?: boolean | null | undefined;
 }
 
 /** A picture that was generated. */
@@ -157,15 +162,19 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
   if (typeof request !== "object" || request === null) {
     throw invalid("requests", `expected a string or { prompt }, got ${shown(request)}`, at);
   }
-  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed"]);
-  const { prompt, negativePrompt, image, seed } = request;
+  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs"]);
+  const { prompt, negativePrompt, image, seed, asIs } = request;
   if (typeof prompt !== "string") throw invalid("prompt", `expected a string, got ${shown(prompt)}`, at);
   if (negativePrompt != null && typeof negativePrompt !== "string") {
     throw invalid("negativePrompt", `expected a string, got ${shown(negativePrompt)}`, at);
   }
+  if (asIs != null && typeof asIs !== "boolean") {
+    throw invalid("asIs", `expected a boolean, got ${shown(asIs)}`, at);
+  }
   return {
     prompt,
     negative: negativePrompt ?? "",
+    asIs: asIs ?? false,
     ...(image == null ? {} : { image: toNative(image, at) }),
     seed: { seed: seed ?? undefined },
   };

@@ -48,4 +48,5 @@ export type {
   TagOptions,
 } from "./options";
 export { type Label, Rows, Tagger } from "./tagger";
+export { type Prepared, type PrepareOptions, Prompter, type PrompterOptions } from "./prompter";
 export { type Tag, Tags } from "./tags";

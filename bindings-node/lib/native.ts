@@ -141,6 +141,19 @@ export interface NativePrompt {
   negative: string;
   image?: NativeInput;
   seed: { seed?: number | bigint };
+  asIs: boolean;
+}
+
+export interface NativePrompter {
+  readonly styleNames: string[];
+  prepare(
+    prompt: string,
+    negative: string,
+    options: Options,
+  ): Answer<{
+    requests: { prompt: string; negative: string; seed: number | bigint }[];
+    loras: { file: string; scale: number }[];
+  }>;
 }
 
 export interface NativeGeneratePipeline {
@@ -180,6 +193,10 @@ interface Native {
   GeneratePipeline: {
     load(model: string, options: Options, listener: Listener<NativeGeneratePipeline>): Answer<Running>;
   };
+  Prompter: {
+    open(styles: string | undefined, wildcards: string | undefined, loras: string[]): Answer<NativePrompter>;
+  };
+  performanceLora(performance: string): Answer<{ file: string; scale: number } | null>;
   caption(tags: NativeTags, options: Options): Answer<string>;
   errorCodes(): string[];
   defaultThreshold(): number;
@@ -193,10 +210,6 @@ interface Native {
   ): Answer<Running>;
   cacheDir(): Answer<string>;
   cpuKernels(): Answer<string>;
-  Prompter: {
-    open(styles: string | undefined, wildcards: string | undefined, loras: string[]): Answer<NativePrompter>;
-  };
-  performanceLora(performance: string): Answer<{ file: string; scale: number } | null>;
   setThreads(threads: number): Answer<undefined>;
   main(args: string[]): Answer<number>;
 }

@@ -31,6 +31,8 @@ pub struct Prompt<'a> {
     pub image: Option<Given>,
     /// An object with the request's own seed, if it has one.
     pub seed: Options<'a>,
+    /// Whether texts are as they are.
+    pub as_is: bool,
 }
 
 #[napi]
@@ -124,6 +126,7 @@ fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
     };
     let mut converted = GenerateRequest::new(request.prompt).negative_prompt(request.negative);
     converted.image = image;
+    converted.as_is = request.as_is;
     converted.seed = seed(&request.seed)?;
     Ok((converted, error))
 }

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use napi::bindgen_prelude::{Array, BigInt, FromNapiValue, JsObjectValue, Object, Unknown};
 use napi::{JsValue, ValueType};
 use tagbrush::{
-    CaptionOptions, EditOptions, Error, FolderOptions, GenerateOptions, LoadOptions, OutputSize,
-    Result, SizeGuidance, TagOptions,
+    CaptionOptions, EditOptions, Error, FolderOptions, FreeU, GenerateOptions, LoadOptions,
+    OutputSize, PrepareOptions, Result, SizeGuidance, TagOptions,
 };
 
 use crate::errors::{failed, invalid};
@@ -343,6 +343,44 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
 }
 
 /// `false` for the real size always, or an object.
+pub(crate) fn prepare_options(options: &Options<'_>) -> Result<PrepareOptions> {
+    let mut prepare = PrepareOptions::default();
+    for argument in arguments(options)? {
+        match argument.name.as_str() {
+            "n" => prepare.n = argument.whole()?,
+            "styles" => prepare.styles = argument.texts()?,
+            "seed" => prepare.seed = Some(argument.whole()?),
+            "sameSeed" => prepare.same_seed = argument.flag()?,
+            "wildcardsInOrder" => prepare.wildcards_in_order = argument.flag()?,
+            _ => {
+                return Err(argument.unknown("n, styles, seed, sameSeed, wildcardsInOrder"));
+            }
+        }
+    }
+    Ok(prepare)
+}
+
+/// `true`, or an object of weights.
+fn freeu(argument: &Argument<'_>) -> Result<Option<FreeU>> {
+    if argument.value.get_type().ok() == Some(ValueType::Boolean) {
+        return Ok(argument.flag()?.then(FreeU::default));
+    }
+    let mut freeu = FreeU::default();
+    for (name, value) in argument.entries()? {
+        match name.as_str() {
+            "b1" => freeu.b1 = value.precise()?,
+            "b2" => freeu.b2 = value.precise()?,
+            "s1" => freeu.s1 = value.precise()?,
+            "s2" => freeu.s2 = value.precise()?,
+            _ => {
+                let message = format!("unknown key `{name}`; known: b1, b2, s1, s2");
+                return Err(invalid(&argument.name, message));
+            }
+        }
+    }
+    Ok(Some(freeu))
+}
+
 fn size_guidance(argument: &Argument<'_>) -> Result<SizeGuidance> {
     if argument.value.get_type().ok() == Some(ValueType::Boolean) && !argument.flag()? {
         return Ok(SizeGuidance::NONE);

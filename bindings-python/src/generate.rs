@@ -87,7 +87,7 @@ impl GeneratePipeline {
 
 fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>, Places)> {
     let mut places = Places::new(n);
-    let read = |(prompt, negative, image, seed): Request<'_>| {
+    let read = |(prompt, negative, image, seed, as_is): Request<'_>| {
         let (image, error) = match image.map(|image| input(&image)).transpose()?.transpose() {
             Ok(image) => (image, None),
             // The core refuses a picture of no bytes too, so outputs keep their numbers.
@@ -95,7 +95,7 @@ fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>,
         };
         places.add(error);
         let mut request = GenerateRequest::new(prompt).negative_prompt(negative);
-        (request.image, request.seed) = (image, seed);
+        (request.image, request.seed, request.as_is) = (image, seed, as_is);
         Ok(request)
     };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;

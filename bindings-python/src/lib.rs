@@ -46,6 +46,8 @@ mod _core {
     #[pymodule_export]
     use crate::output_stream::OutputStream;
     #[pymodule_export]
+    use crate::prompter::Prompter;
+    #[pymodule_export]
     use crate::running::Preview;
     #[pymodule_export]
     use crate::stream::TagStream;

@@ -12,8 +12,8 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use tagbrush::{
-    CaptionOptions, Category, EditOptions, FolderOptions, GenerateOptions, LoadOptions, OutputSize,
-    SizeGuidance, TagOptions,
+    CaptionOptions, Category, EditOptions, FolderOptions, FreeU, GenerateOptions, LoadOptions,
+    OutputSize, PrepareOptions, SizeGuidance, TagOptions,
 };
 
 use crate::errors::{OrRaise, invalid, raised};
@@ -219,6 +219,23 @@ pub(crate) fn folder_options(options: &Bound<'_, PyDict>) -> PyResult<FolderOpti
         generate.size_guidance = SizeGuidance::NONE;
     }
         match argument.name.as_str() {
+pub(crate) fn prepare_options(options: &Bound<'_, PyDict>) -> PyResult<PrepareOptions> {
+    let mut prepare = PrepareOptions::default();
+    for argument in arguments(Some(options))? {
+        match argument.name.as_str() {
+            "n" => prepare.n = argument.get()?,
+            "styles" => prepare.styles = argument.get()?,
+            "seed" => prepare.seed = Some(argument.get()?),
+            "same_seed" => prepare.same_seed = argument.get()?,
+            "wildcards_in_order" => prepare.wildcards_in_order = argument.get()?,
+            _ => {
+                return Err(argument.unknown("n, styles, seed, same_seed, wildcards_in_order"));
+            }
+        }
+    }
+    Ok(prepare)
+}
+
             "format" => folder.output.format = argument.parse()?,
             "output" => folder.output.folder = Some(argument.get()?),
             "recursive" => folder.scan.recursive = argument.get()?,

@@ -33,6 +33,7 @@ from ._options import (
     TagOptions,
 )
 from ._tagger import Label, Summary, Tagger
+from ._prompter import Prepared, Prompter
 from .errors import (
     CancelledError,
     DeviceUnavailableError,
@@ -82,9 +83,10 @@ __all__ = [
     "OutOfMemoryError",
     "Preview",
     "Sampler",
-    "Scheduler",
     "Performance",
     "Prepared",
+    "Scheduler",
+    "Prompter",
     "SizeGuidance",
     "Summary",
     "Tag",

@@ -39,9 +39,12 @@ class GenerateRequest:
     ``denoise``."""
     seed: int | None = None
     """The seed of its first variant, in place of that of the call."""
+    as_is: bool = False
+    """Lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside spaces
+    are left out, as Fooocus does with what people write, but not with its styles."""
 
     def _parts(self) -> _core._GenerateRequest:
-        return self.prompt, self.negative_prompt, self.image, self.seed
+        return self.prompt, self.negative_prompt, self.image, self.seed, self.as_is
 
 
 class Generated(Output):

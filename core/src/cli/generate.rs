@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
@@ -18,6 +19,8 @@ use super::progress::{Meter, Unit};
 ///
 /// Many prompts go through the model together; each gives the same pictures as alone. Outputs are
 /// numbered: first all variants of the first prompt. Parts of a prompt may have weights: (text:1.3).
+/// A line is a text of its own; [[red, blue]] is another one for each variant, __name__ a line of name.txt in
+/// --wildcards, <lora:name:0.8> a file of --lora-folder.
 ///
 /// Exit status: 0 if all outputs were made, 2 if some failed, 1 if nothing could be done.
 #[derive(Args)]
@@ -79,6 +82,26 @@ struct Model {
     /// Threads for everything [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "What prompts become")]
+struct Prompts {
+    /// A style around prompts, or "Random Style"; may be given several times
+    #[arg(long, value_name = "NAME")]
+    style: Vec<String>,
+    /// A folder of styles, as sdxl_styles of Fooocus is one [default: a few of our own]
+    #[arg(long, value_name = "DIR")]
+    styles: Option<PathBuf>,
+    /// The folder of wildcards
+    #[arg(long, value_name = "DIR")]
+    wildcards: Option<PathBuf>,
+    /// Wildcards take the lines of their files in order, a line for a variant
+    #[arg(long)]
+    wildcards_in_order: bool,
+    /// All variants have the same seed
+    #[arg(long)]
+    same_seed: bool,
 }
 
 #[derive(Args)]
@@ -153,7 +176,7 @@ impl GenerateCommand {
         let options = self.how.options();
         // Every mistake in the options is found before the model is loaded.
         options.check()?;
-        let requests: Vec<_> = self.prompt.iter().map(|prompt| self.request(prompt)).collect();
+        let groups = self.groups()?;
         make_folder(&self.output)?;
         let pipeline = GeneratePipeline::load(&self.model.model, &self.model.options())?;
         if !self.quiet {
@@ -161,14 +184,22 @@ impl GenerateCommand {
         }
         let total = (self.prompt.len() * self.how.n * options.steps) as u64;
         let meter = Arc::new(Meter::new(Unit::Steps, Some(total), self.quiet));
-        let sink = Arc::clone(&meter);
-        let control = Control::new()
-            .on_progress(move |p| sink.set(p.done as u64, p.total.map(|total| total as u64)));
+        let (sink, before) = (Arc::clone(&meter), Arc::new(AtomicU64::new(0)));
+        let earlier = Arc::clone(&before);
+        let control = Control::new().on_progress(move |p| {
+            sink.set(earlier.load(Ordering::Relaxed) + p.done as u64, Some(total));
+        });
         cancel_on_interrupt(&control);
         let mut outputs = Outputs::new(&self.output, self.format, &meter);
-        pipeline.generate_each(&requests, &options, &control, |i, output| {
-            outputs.take(i, output.map(|generated| generated.image));
-        })?;
+        let mut first = 0;
+        for (loras, requests) in &groups {
+            pipeline.set_loras(loras)?;
+            pipeline.generate_each(requests, &options, &control, |i, output| {
+                outputs.take(first + i, output.map(|generated| generated.image));
+            })?;
+            first += requests.len();
+            before.fetch_add((requests.len() * options.steps) as u64, Ordering::Relaxed);
+        }
         meter.finish();
         Ok(outputs.conclude(&control, |i| self.prompt[i / self.how.n].clone()))
     }
@@ -243,6 +274,7 @@ impl How {
             options = options.performance(performance);
         }
         fn set<T: Copy>(place: &mut T, given: Option<T>) {
+        Ok(self.model.lora_folder.iter().fold(prompter, Prompter::loras))
             *place = given.unwrap_or(*place);
         }
         set(&mut options.steps, self.steps);

@@ -1,5 +1,6 @@
 //! Pictures out of prompts: SDXL, sampled as Fooocus does.
 
+mod aspect;
 mod denoiser;
 mod load;
 mod find;
@@ -18,11 +19,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
+pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
 
-use crate::control::Control;
-use crate::device::Placement;
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
+use crate::control::Control;
+use crate::device::Placement;
 use crate::diffusion::LatentColours;
 #[cfg(doc)]
 use crate::error::ErrorKind;

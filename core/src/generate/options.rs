@@ -33,6 +33,9 @@ pub struct GenerateRequest {
     /// The seed of the first variant, in place of that of the options.
     pub seed: Option<u64>,
 }
+    /// Whether lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside
+    /// spaces are left out, as Fooocus does with what people write, but not with its styles.
+    pub as_is: bool,
 
 impl GenerateRequest {
     /// A prompt.

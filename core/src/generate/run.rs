@@ -154,12 +154,14 @@ impl Run<'_> {
     ) -> Result<Condition<'a>> {
         request.check()?;
         let mut encode = |field: &'static str, prompt: &'a str| {
-            if let Some(text) = known.get(prompt) {
+            if let Some(text) = known.get(&(prompt, request.as_is)) {
                 return Ok(text.clone());
             }
             self.control.check()?;
-            let text = self.encode(prompt).map_err(|error: Error| error.with("field", field))?;
-            known.insert(prompt, text.clone());
+            let text = self
+                .encode(prompt, request.as_is)
+                .map_err(|error: Error| error.with("field", field))?;
+            known.insert((prompt, request.as_is), text.clone());
             Ok(text)
         };
         let positive = encode("prompt", &request.prompt)?;
@@ -187,8 +189,8 @@ impl Run<'_> {
             .map_err(|e| classify(e, "cannot encode a picture"))
     }
 
-    fn encode(&self, prompt: &str) -> Result<Conditioning> {
-        let texts = texts(prompt);
+    fn encode(&self, prompt: &str, as_is: bool) -> Result<Conditioning> {
+        let texts = texts(prompt, as_is);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         self.texts.encode(&texts, texts.len(), self.options.clip_skip)
     }
@@ -197,9 +199,9 @@ impl Run<'_> {
     /// is there for a run only, and once for equal texts.
     fn prompts(&self, outputs: &[Output<'_>]) -> Result<Vec<Prompts>> {
         let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
-        let mut known: HashMap<(Branch, &str), Arc<SizedPrompt>> = HashMap::new();
-        let mut sized = |branch, prompt, text: &Conditioning, scale| -> Result<_> {
-            Ok(match known.entry((branch, prompt)) {
+        let mut known: HashMap<(Branch, &str, bool), Arc<SizedPrompt>> = HashMap::new();
+        let mut sized = |branch, (prompt, as_is), text: &Conditioning, scale| -> Result<_> {
+            Ok(match known.entry((branch, prompt, as_is)) {
                 Entry::Occupied(sized) => Arc::clone(sized.get()),
                 Entry::Vacant(place) => {
                     Arc::clone(place.insert(Arc::new(self.sized(text, scale)?)))
@@ -209,10 +211,12 @@ impl Run<'_> {
         let each = outputs.iter().map(|output| {
             let Condition { request, positive: with, negative: against, .. } = output.condition;
             let against = against.as_ref().map(|text| {
-                sized(Branch::Negative, request.negative_prompt.as_str(), text, negative)
+                let prompt = (request.negative_prompt.as_str(), request.as_is);
+                sized(Branch::Negative, prompt, text, negative)
             });
             let negative = against.transpose()?;
-            let positive = sized(Branch::Positive, request.prompt.as_str(), with, positive)?;
+            let prompt = (request.prompt.as_str(), request.as_is);
+            let positive = sized(Branch::Positive, prompt, with, positive)?;
             Ok(Prompts { positive, negative })
         });
         each.collect()

@@ -7,6 +7,7 @@
 mod config;
 mod discrete;
 mod flow_match;
+mod mersenne;
 mod names;
 mod noise;
 mod preconditioning;
@@ -17,6 +18,7 @@ mod tests;
 
 pub(crate) use config::FlowMatchEuler;
 pub(crate) use flow_match::{Rounding, Schedule};
+pub(crate) use mersenne::Mersenne;
 pub(crate) use noise::TorchGenerator;
 pub(crate) use preconditioning::{Preconditioning, Prediction};
 pub use sampler::SamplerKind;

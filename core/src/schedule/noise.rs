@@ -1,7 +1,7 @@
 //! Noise that equals `torch.Generator("cpu").manual_seed(seed)` with `torch.randn` in f32, so that a
 //! seed means the same picture as in the reference.
 //!
-//! The bits come from mt19937 (Matsumoto and Nishimura 1998). torch makes normal numbers of them by
+//! The bits come from mt19937. torch makes normal numbers of them by
 //! the method of Box and Muller in two ways: up to 15 numbers one by one in f64, and from 16 on in
 //! blocks of 16 in f32, where eight logarithms meet eight angles. Each way uses the bits up
 //! differently, so both are needed, and a generator that is drawn from several times goes on where
@@ -13,19 +13,15 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Words of the state.
-const WORDS: usize = 624;
-/// How far apart the words are that are combined.
-const SHIFT: usize = 397;
+use super::mersenne::Mersenne;
+
 /// From this many numbers on, they are made in blocks of as many.
 const BLOCK: usize = 16;
 
 /// A random number generator with the state of `torch.Generator("cpu")`.
 #[derive(Clone)]
 pub(crate) struct TorchGenerator {
-    words: Box<[u32; WORDS]>,
-    /// The next word to give; [`WORDS`] when all are used up.
-    next: usize,
+    bits: Mersenne,
     /// The second number of a pair of the one-by-one way, if it was not taken yet.
     second: Option<f64>,
 }
@@ -34,13 +30,7 @@ impl TorchGenerator {
     /// As after `manual_seed(seed)`: torch seeds with the lower 32 bits. A negative seed of Python is
     /// its two's complement.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut words = Box::new([0; WORDS]);
-        words[0] = seed as u32;
-        for i in 1..WORDS {
-            let before = words[i - 1];
-            words[i] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
-        }
-        Self { words, next: WORDS, second: None }
+        Self { bits: Mersenne::new(seed as u32), second: None }
     }
 
     /// A seed that nobody knows; of 32 bits, which are all that the generator takes.
@@ -70,14 +60,14 @@ impl TorchGenerator {
     /// One number from the distribution between 0 and 1, 1 excluded, with all 24 bits of an f32.
     fn uniform(&mut self) -> f32 {
         const SCALE: f32 = 1.0 / (1 << 24) as f32;
-        (self.word() & 0xFF_FFFF) as f32 * SCALE
+        (self.bits.word() & 0xFF_FFFF) as f32 * SCALE
     }
 
     /// The same in f64, with 53 bits.
     fn uniform_f64(&mut self) -> f64 {
         const BITS: u64 = (1 << 53) - 1;
-        let high = u64::from(self.word()) << 32;
-        ((high | u64::from(self.word())) & BITS) as f64 / (BITS + 1) as f64
+        let high = u64::from(self.bits.word()) << 32;
+        ((high | u64::from(self.bits.word())) & BITS) as f64 / (BITS + 1) as f64
     }
 
     fn one_normal(&mut self) -> f64 {
@@ -88,29 +78,6 @@ impl TorchGenerator {
         let radius = (-2.0 * (-self.uniform_f64()).ln_1p()).sqrt();
         self.second = Some(radius * angle.sin());
         radius * angle.cos()
-    }
-
-    fn word(&mut self) -> u32 {
-        if self.next == WORDS {
-            self.renew();
-        }
-        let mut word = self.words[self.next];
-        self.next += 1;
-        word ^= word >> 11;
-        word ^= (word << 7) & 0x9D2C_5680;
-        word ^= (word << 15) & 0xEFC6_0000;
-        word ^ (word >> 18)
-    }
-
-    /// The recurrence of mt19937, for all words.
-    fn renew(&mut self) {
-        for i in 0..WORDS {
-            let after = self.words[(i + 1) % WORDS];
-            let mixed = (self.words[i] & 0x8000_0000) | (after & 0x7FFF_FFFF);
-            let twist = if after & 1 == 0 { 0 } else { 0x9908_B0DF };
-            self.words[i] = self.words[(i + SHIFT) % WORDS] ^ (mixed >> 1) ^ twist;
-        }
-        self.next = 0;
     }
 }
 

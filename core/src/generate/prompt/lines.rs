@@ -3,13 +3,22 @@
 /// What is taken off both ends of a line.
 const ENDS: [char; 5] = [',', '.', ' ', '\r', '\n'];
 
-/// The lines of a prompt that say something, with single spaces; one empty text if there are none.
-pub(crate) fn texts(prompt: &str) -> Vec<String> {
+/// The lines of a prompt that say something, with single spaces.
+pub(crate) fn said(prompt: &str) -> Vec<String> {
     let lines = prompt.lines().map(|line| {
         let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
         words.join(" ").trim_matches(ENDS).to_owned()
     });
-    let texts: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+/// The texts of a prompt, of which there is at least one: lines that say something, or with `as_is` lines that are
+/// not empty, as they are.
+pub(crate) fn texts(prompt: &str, as_is: bool) -> Vec<String> {
+    let texts: Vec<String> = match as_is {
+        true => prompt.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+        false => said(prompt),
+    };
     if texts.is_empty() { vec![String::new()] } else { texts }
 }
 
@@ -19,8 +28,10 @@ mod tests {
 
     #[test]
     fn lines_that_say_something_are_texts() {
-        assert_eq!(texts(""), [""]);
-        assert_eq!(texts(" ,. \n\r\n"), [""]);
-        assert_eq!(texts("a  cat,\r\n\n , a dog."), ["a cat", "a dog"]);
+        assert_eq!(texts("", false), [""]);
+        assert_eq!(texts(" ,. \n\r\n", false), [""]);
+        assert_eq!(texts("a  cat,\r\n\n , a dog.", false), ["a cat", "a dog"]);
+        assert_eq!(texts("", true), [""]);
+        assert_eq!(texts("a  cat,\n\n a dog.", true), ["a  cat,", " a dog."]);
     }
 }
