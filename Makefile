@@ -97,4 +97,5 @@ goldens:
 	cd core/tests/goldens && for make in make_presets make_timm make_pixels make_preprocess make_onnx make_edit make_edit_networks \
 		make_edit_text_encoder make_edit_formats make_edit_pipeline make_generate_text make_generate_networks \
 		make_generate_unet make_generate_single_file make_generate_samplers make_generate_prompts make_generate_pipeline \
-		make_generate_sharpness; do python3 $$make.py || exit 1; done
+		make_generate_sharpness make_generate_lora \
+		make_generate_freeu; do python3 $$make.py || exit 1; done

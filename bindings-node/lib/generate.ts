@@ -123,11 +123,6 @@ export class GeneratePipeline extends Pipeline {
     return outputs(work, errors, signal, (made) => new Generated(made, sources));
   }
 
-  #run(
-    begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions; errors: Errors },
-    signal: AbortSignal | null | undefined,
-  ): Job<(Generated | TagbrushError)[]> {
-    return batch((listener) => {
   /**
    * Applies LoRA files, in place of those that were applied before; none gives the model back, to the last bit. When a
    * file does not fit the model, what was applied before stays.
@@ -142,6 +137,11 @@ export class GeneratePipeline extends Pipeline {
     );
   }
 
+  #run(
+    begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions; errors: Errors },
+    signal: AbortSignal | null | undefined,
+  ): Job<(Generated | TagbrushError)[]> {
+    return batch((listener) => {
       const { requests, options, errors } = begin();
       const prompts = requests.map(toPrompt);
       const sources = requests.map(source);

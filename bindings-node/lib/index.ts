@@ -39,14 +39,15 @@ export type {
   Existing,
   FolderFormat,
   FolderOptions,
+  FreeU,
   GenerateOptions,
   LoadOptions,
-  Sampler,
   Performance,
+  Sampler,
   Scheduler,
   SizeGuidance,
   TagOptions,
 } from "./options";
-export { type Label, Rows, Tagger } from "./tagger";
 export { type Prepared, type PrepareOptions, Prompter, type PrompterOptions } from "./prompter";
+export { type Label, Rows, Tagger } from "./tagger";
 export { type Tag, Tags } from "./tags";

@@ -163,6 +163,7 @@ export interface NativeGeneratePipeline {
     listener: Listener<Answer<NativeMade>[]>,
   ): Answer<Running>;
   generateIter(requests: NativePrompt[], options: Options): Answer<NativeOutputs>;
+  setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
   readonly device: string;
   readonly dtype: string;
 }
@@ -176,7 +177,6 @@ export interface NativeKnownModel {
 }
 
 interface Native {
-  setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
   VERSION: string;
   Image: {
     prototype: NativeImage;

@@ -207,12 +207,32 @@ export interface SizeGuidance {
   readonly end?: number | undefined;
 }
 
+/** How the network's parts are weighed on its way up ("FreeU"); 1 changes nothing. */
+export interface FreeU {
+  /**
+   * How much the strong parts of what comes from below count where there are four times as many channels as at the
+   * largest size; 1.01 unless set.
+   */
+  b1?: number | undefined;
+  /** As `b1`, where there are twice as many; 1.02 unless set. */
+  b2?: number | undefined;
+  /** How much the coarse parts of what is kept from the way down count, in the places of `b1`; 0.99 unless set. */
+  s1?: number | undefined;
+  /** As `s1`, in the places of `b2`; 0.95 unless set. */
+  s2?: number | undefined;
+}
+
 /** How pictures are generated. The defaults are those of Fooocus' "Speed". */
 export interface GenerateOptions {
   /** Variants of every request, 1 to 1024; 1 unless set. */
   n?: number | null | undefined;
   /** `"1152x896"` or `[1152, 896]`, which it is unless set: width and height, multiples of 8. */
   size?: `${number}x${number}` | readonly [width: number, height: number] | null | undefined;
+  /**
+   * 60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is set beside it
+   * is as it is set. The LoRA file that it needs must be applied.
+   */
+  performance?: Performance | null | undefined;
   /** Steps of denoising, 1 to 1000; 30 unless set. */
   steps?: number | null | undefined;
   /**
@@ -228,11 +248,6 @@ export interface GenerateOptions {
   clipSkip?: number | null | undefined;
   /**
    * The seed of the first variant of every request, 0 to 2^64 - 1; the next variants have the next seeds. A seed gives
-  /**
-   * 60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is set beside it
-   * is as it is set. The LoRA file that it needs must be applied.
-   */
-  performance?: Performance | null | undefined;
    * the same noise as `torch.Generator("cpu").manual_seed(seed)`. Drawn unless set.
    */
   seed?: number | bigint | null | undefined;
@@ -244,6 +259,8 @@ export interface GenerateOptions {
   adaptiveGuidance?: number | null | undefined;
   /** How much of its grain a picture keeps that the network would smooth, 0 to 30; 2 unless set; only with guidance. */
   sharpness?: number | null | undefined;
+  /** How the network's parts are weighed; not at all unless set, and `true` as Fooocus does. */
+  freeu?: FreeU | boolean | null | undefined;
   /**
    * How much of a request's picture is made anew, above 0 and up to 1; 0.5 unless set. Of no effect on requests without
    * a picture.

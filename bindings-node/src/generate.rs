@@ -95,8 +95,6 @@ impl GeneratePipeline {
         }))
     }
 
-    /// Where it runs.
-    #[napi(getter)]
     /// Applies LoRA files in place of those before.
     #[napi]
     pub fn set_loras(&self, loras: Vec<LoraFile>, listener: Listener<'_>) -> Answer<Running> {
@@ -106,6 +104,8 @@ impl GeneratePipeline {
         answer(start(&self.lane, listener, QUIET, move |_| pipeline.set_loras(&loras)))
     }
 
+    /// Where it runs.
+    #[napi(getter)]
     pub fn device(&self) -> String {
         self.pipeline.placement().device().to_string()
     }

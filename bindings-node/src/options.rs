@@ -328,6 +328,7 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
             "sizeGuidance" => generate.size_guidance = size_guidance(&argument)?,
             "adaptiveGuidance" => generate.adaptive_guidance = argument.number()?,
             "sharpness" => generate.sharpness = argument.number()?,
+            "freeu" => generate.freeu = freeu(&argument)?,
             "denoise" => generate.denoise = argument.precise()?,
             "keepValues" => generate.keep_values = argument.flag()?,
             _ => {
@@ -342,7 +343,6 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
     Ok(generate)
 }
 
-/// `false` for the real size always, or an object.
 pub(crate) fn prepare_options(options: &Options<'_>) -> Result<PrepareOptions> {
     let mut prepare = PrepareOptions::default();
     for argument in arguments(options)? {
@@ -381,6 +381,7 @@ fn freeu(argument: &Argument<'_>) -> Result<Option<FreeU>> {
     Ok(Some(freeu))
 }
 
+/// `false` for the real size always, or an object.
 fn size_guidance(argument: &Argument<'_>) -> Result<SizeGuidance> {
     if argument.value.get_type().ok() == Some(ValueType::Boolean) && !argument.flag()? {
         return Ok(SizeGuidance::NONE);

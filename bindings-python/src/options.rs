@@ -197,6 +197,10 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
             }
             "adaptive_guidance" => generate.adaptive_guidance = argument.get()?,
             "sharpness" => generate.sharpness = argument.get()?,
+            "freeu" => {
+                let (b1, b2, s1, s2) = argument.get()?;
+                generate.freeu = Some(FreeU { b1, b2, s1, s2 });
+            }
             "denoise" => generate.denoise = argument.get()?,
             "keep_values" => generate.keep_values = argument.get()?,
             _ => {
@@ -208,17 +212,13 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
             }
         }
     }
-    Ok(generate)
-}
-
-pub(crate) fn folder_options(options: &Bound<'_, PyDict>) -> PyResult<FolderOptions> {
-    let mut folder = FolderOptions::default();
-    for argument in arguments(Some(options))? {
     // Here `None` says something: that the network is told the real size.
     if options.get_item("size_guidance")?.is_some_and(|sizes| sizes.is_none()) {
         generate.size_guidance = SizeGuidance::NONE;
     }
-        match argument.name.as_str() {
+    Ok(generate)
+}
+
 pub(crate) fn prepare_options(options: &Bound<'_, PyDict>) -> PyResult<PrepareOptions> {
     let mut prepare = PrepareOptions::default();
     for argument in arguments(Some(options))? {
@@ -236,6 +236,10 @@ pub(crate) fn prepare_options(options: &Bound<'_, PyDict>) -> PyResult<PrepareOp
     Ok(prepare)
 }
 
+pub(crate) fn folder_options(options: &Bound<'_, PyDict>) -> PyResult<FolderOptions> {
+    let mut folder = FolderOptions::default();
+    for argument in arguments(Some(options))? {
+        match argument.name.as_str() {
             "format" => folder.output.format = argument.parse()?,
             "output" => folder.output.folder = Some(argument.get()?),
             "recursive" => folder.scan.recursive = argument.get()?,

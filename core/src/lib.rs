@@ -108,7 +108,8 @@ pub use generate::{
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;
 pub use limits::Limits;
-pub use options::LoadOptions;
+pub use models::sdxl::FreeU;
+pub use options::{LoadOptions, Lora};
 pub use pixels::{DecodeOptions, Image, ImageFormat, Input};
 pub use schedule::{SamplerKind, Scheduler};
 pub use tagger::{

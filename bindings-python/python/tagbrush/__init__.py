@@ -23,17 +23,18 @@ from ._options import (
     Dtype,
     EditLoadOptions,
     EditOptions,
+    FreeU,
     GenerateOptions,
     ImageLike,
     LoadOptions,
-    Sampler,
     Performance,
+    Sampler,
     Scheduler,
     SizeGuidance,
     TagOptions,
 )
-from ._tagger import Label, Summary, Tagger
 from ._prompter import Prepared, Prompter
+from ._tagger import Label, Summary, Tagger
 from .errors import (
     CancelledError,
     DeviceUnavailableError,
@@ -63,6 +64,7 @@ __all__ = [
     "EditPipeline",
     "EditRequest",
     "Edited",
+    "FreeU",
     "GenerateOptions",
     "GeneratePipeline",
     "GenerateRequest",
@@ -81,12 +83,12 @@ __all__ = [
     "ModelInvalidError",
     "ModelNotFoundError",
     "OutOfMemoryError",
-    "Preview",
-    "Sampler",
     "Performance",
     "Prepared",
-    "Scheduler",
+    "Preview",
     "Prompter",
+    "Sampler",
+    "Scheduler",
     "SizeGuidance",
     "Summary",
     "Tag",
@@ -99,7 +101,7 @@ __all__ = [
     "cache_dir",
     "cpu_kernels",
     "find_known",
+    "performance_lora",
     "pull",
     "set_threads",
 ]
-    "performance_lora",

@@ -60,10 +60,10 @@ class GeneratePipeline(Pipeline):
     """
 
     _core: _core.GeneratePipeline
+    _loras: list[tuple[str, float]]
 
     @classmethod
     @accepts(LoadOptions)
-    _loras: list[tuple[str, float]]
     def load(cls, model: StrPath, /, **options: Unpack[LoadOptions]) -> Self:
         """Load a model that generates.
 
@@ -81,10 +81,10 @@ class GeneratePipeline(Pipeline):
         self = cls.__new__(cls)
         self._recipe = (os.fspath(model), dict(options))
         self._core = _core.GeneratePipeline.load(*self._recipe)
+        self._loras = []
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._loras = []
         return _load, (type(self), *self._recipe, self._loras)
 
     @accepts(GenerateOptions, GENERATE_DEFAULTS)
@@ -204,9 +204,6 @@ class GeneratePipeline(Pipeline):
         """
         return one_by_one(_work(self._core.generate_iter, requests, options), errors, progress)
 
-
-def _work(
-    start: Callable[..., Any], requests: Iterable[str | GenerateRequest], options: GenerateOptions
     def set_loras(self, loras: Iterable[StrPath | Lora | tuple[StrPath, float]], /) -> None:
         """Apply LoRA files, in place of those that were applied before; none gives the model back, to the
         last bit.
@@ -226,6 +223,9 @@ def _work(
         self._core.set_loras(files)
         self._loras = files
 
+
+def _work(
+    start: Callable[..., Any], requests: Iterable[str | GenerateRequest], options: GenerateOptions
 ) -> Work[Generated]:
     if isinstance(requests, str):
         raise TypeError("expected a list of prompts, got one")

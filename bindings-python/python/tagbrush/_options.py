@@ -20,11 +20,12 @@ __all__ = [
     "CaptionOptions",
     "Dtype",
     "EditOptions",
+    "FreeU",
     "GenerateOptions",
     "ImageLike",
     "LoadOptions",
-    "Sampler",
     "Performance",
+    "Sampler",
     "Scheduler",
     "SizeGuidance",
     "TagOptions",
@@ -101,10 +102,10 @@ Scheduler: TypeAlias = Literal[
 ]
 """Which noise levels steps of denoising go through."""
 
-Errors: TypeAlias = Literal["raise", "return"]
 Performance: TypeAlias = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
 """Ways of sampling by their speed. The last three need a LoRA file, which :func:`performance_lora` names."""
 
+Errors: TypeAlias = Literal["raise", "return"]
 """Whether a failed item raises its exception, or has the exception object in its place."""
 
 FolderFormat: TypeAlias = Literal["sidecar", "json", "jsonl", "csv"]
@@ -250,6 +251,20 @@ class SizeGuidance(NamedTuple):
     """The part of the way after which the real size is told."""
 
 
+class FreeU(NamedTuple):
+    """How the network's parts are weighed on its way up; 1 changes nothing. The defaults are those of Fooocus."""
+
+    b1: float = 1.01
+    """How much the strong parts of what comes from below count where there are four times as many channels as at the
+    largest size."""
+    b2: float = 1.02
+    """As ``b1``, where there are twice as many."""
+    s1: float = 0.99
+    """How much the coarse parts of what is kept from the way down count, in the places of ``b1``."""
+    s2: float = 0.95
+    """As ``s1``, in the places of ``b2``."""
+
+
 class GenerateOptions(TypedDict, total=False):
     """How pictures are generated. The defaults are those of Fooocus' "Speed"."""
 
@@ -257,6 +272,9 @@ class GenerateOptions(TypedDict, total=False):
     """Variants of every request, 1 to 1024."""
     size: str | tuple[int, int]
     """``(1152, 896)`` or ``"1152x896"``: width and height, multiples of 8."""
+    performance: Performance | None
+    """60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is
+    set beside it is as it is set. The LoRA file that it needs must be applied."""
     steps: int
     """Steps of denoising, 1 to 1000."""
     guidance_scale: float
@@ -272,12 +290,11 @@ class GenerateOptions(TypedDict, total=False):
     size_guidance: SizeGuidance | tuple[float, float, float] | None
     """Which sizes the network is told; see :class:`SizeGuidance`. ``None`` for the real one always."""
     adaptive_guidance: float
-    performance: Performance | None
-    """60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is
-    set beside it is as it is set. The LoRA file that it needs must be applied."""
     """Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes."""
     sharpness: float
     """How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance."""
+    freeu: FreeU | tuple[float, float, float, float] | None
+    """How the network's parts are weighed; not at all unless set."""
     denoise: float
     """How much of a request's picture is made anew, above 0 and up to 1. Of no effect on requests without a
     picture."""

@@ -47,12 +47,12 @@ pub(super) struct GenerateCommand {
     #[command(flatten)]
     model: Model,
     #[command(flatten)]
+    prompts: Prompts,
+    #[command(flatten)]
     how: How,
     /// The format of outputs: png, jpeg, webp
     #[arg(long, default_value = "png")]
     format: crate::ImageFormat,
-    prompts: Prompts,
-    #[command(flatten)]
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -64,15 +64,15 @@ struct Model {
     /// A folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file
     #[arg(long, short, value_name = "DIR|FILE")]
     model: String,
-    /// Where to run: auto, cpu, cuda, cuda:N, metal
-    #[arg(long, default_value = "auto")]
-    device: Device,
     /// A LoRA file to apply, and how strongly [default scale: 1]; may be given several times
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<Lora>,
     /// Where LoRA files are that --performance and prompts name; may be given several times
     #[arg(long, value_name = "DIR")]
     lora_folder: Vec<PathBuf>,
+    /// Where to run: auto, cpu, cuda, cuda:N, metal
+    #[arg(long, default_value = "auto")]
+    device: Device,
     /// Number format: auto, f32, bf16
     #[arg(long, default_value = "auto")]
     dtype: Precision,
@@ -136,9 +136,12 @@ struct How {
     /// The layer of the text encoders to use, counted from the last, which is 1
     #[arg(long, default_value = "2", value_name = "N")]
     clip_skip: usize,
-    /// How much of its grain an image keeps that the model would smooth, 0 to 30
-    #[arg(long, default_value = "2", value_name = "F")]
-    sharpness: f32,
+    /// How much of its grain an image keeps that the model would smooth, 0 to 30 [default: 2]
+    #[arg(long, value_name = "F")]
+    sharpness: Option<f32>,
+    /// Weigh the network's parts on its way up (FreeU): b1,b2,s1,s2, of which Fooocus has 1.01,1.02,0.99,0.95
+    #[arg(long, value_name = "B1,B2,S1,S2")]
+    freeu: Option<Weights>,
     /// How much of --image is made anew, above 0 and up to 1
     #[arg(long, default_value = "0.5", value_name = "F")]
     denoise: f64,
@@ -165,6 +168,25 @@ impl std::str::FromStr for Sides {
             Error::new(ErrorKind::InvalidInput, message).with("field", "size")
         };
         sides.map(|(width, height)| Self(width, height)).ok_or_else(unknown)
+    }
+}
+
+/// The four weights of FreeU.
+#[derive(Clone, Copy)]
+struct Weights(FreeU);
+
+impl std::str::FromStr for Weights {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let weights: Option<Vec<f64>> = text.split(',').map(|w| w.trim().parse().ok()).collect();
+        match weights.as_deref() {
+            Some(&[b1, b2, s1, s2]) => Ok(Self(FreeU { b1, b2, s1, s2 })),
+            _ => {
+                let message = format!("`{text}` are no weights; expected B1,B2,S1,S2");
+                Err(Error::new(ErrorKind::InvalidInput, message).with("field", "freeu"))
+            }
+        }
     }
 }
 
@@ -252,6 +274,7 @@ impl GenerateCommand {
         if let Some(folder) = &self.prompts.wildcards {
             prompter = prompter.wildcards(folder);
         }
+        Ok(self.model.lora_folder.iter().fold(prompter, Prompter::loras))
     }
 }
 
@@ -274,7 +297,6 @@ impl How {
             options = options.performance(performance);
         }
         fn set<T: Copy>(place: &mut T, given: Option<T>) {
-        Ok(self.model.lora_folder.iter().fold(prompter, Prompter::loras))
             *place = given.unwrap_or(*place);
         }
         set(&mut options.steps, self.steps);

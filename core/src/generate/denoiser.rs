@@ -67,7 +67,7 @@ impl Denoiser for GenerateDenoiser<'_> {
         let prompts: Vec<_> = prompts.map(|(e, level)| self.prompt(e, level.c_noise)).collect();
         let answers = self
             .unet
-            .forward(&Tensor::stack(&scaled, 0)?, &times, &prompts)
+            .forward(&Tensor::stack(&scaled, 0)?, &times, &prompts, self.options.freeu)
             .map_err(candle_core::Error::wrap)?;
         evaluations
             .iter()

@@ -2,8 +2,9 @@
 
 mod aspect;
 mod denoiser;
-mod load;
 mod find;
+mod load;
+mod networks;
 mod options;
 mod parts;
 mod performance;
@@ -18,11 +19,11 @@ mod tests;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
 pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
-
+pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
+
 use crate::control::Control;
 use crate::device::Placement;
 use crate::diffusion::LatentColours;
@@ -134,14 +135,6 @@ impl GeneratePipeline {
         run::run(&self.0, requests, options, control, &mut sink)
     }
 
-    /// Where the model runs, and in which number format.
-    pub fn placement(&self) -> &Placement {
-        &self.0.placement
-    }
-}
-
-impl std::fmt::Debug for GeneratePipeline {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     /// Applies LoRA files to the model, in place of those that were applied before; an empty list gives the
     /// model back as it was, to the last bit. Clones share them. Files for the denoising network, for either
     /// text encoder and for several of them are read, in the keys of kohya, peft, diffusers, ComfyUI and
@@ -157,6 +150,14 @@ impl std::fmt::Debug for GeneratePipeline {
         self.0.networks.set_loras(loras, &self.0.running)
     }
 
+    /// Where the model runs, and in which number format.
+    pub fn placement(&self) -> &Placement {
+        &self.0.placement
+    }
+}
+
+impl std::fmt::Debug for GeneratePipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "GeneratePipeline(SDXL on {})", self.0.placement)
     }
 }

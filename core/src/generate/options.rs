@@ -3,6 +3,7 @@
 use super::performance::Performance;
 use super::recipe::MULTIPLE;
 use crate::error::{Error, Result};
+use crate::models::sdxl::FreeU;
 use crate::pixels::Input;
 use crate::schedule::{SamplerKind, Scheduler};
 
@@ -14,10 +15,10 @@ const MAX_SIDE: usize = 1 << 13;
 const MAX_PROMPT: usize = 32 << 10;
 /// Largest sharpness.
 const MAX_SHARPNESS: f32 = 30.0;
-/// Largest scale of guidance.
-const MAX_GUIDANCE: f32 = 100.0;
 /// Largest weight of a part of the network.
 const MAX_FREEU: f64 = 10.0;
+/// Largest scale of guidance.
+const MAX_GUIDANCE: f32 = 100.0;
 
 /// One prompt.
 #[derive(Clone, Debug, Default)]
@@ -32,10 +33,10 @@ pub struct GenerateRequest {
     pub image: Option<Input>,
     /// The seed of the first variant, in place of that of the options.
     pub seed: Option<u64>,
-}
     /// Whether lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside
     /// spaces are left out, as Fooocus does with what people write, but not with its styles.
     pub as_is: bool,
+}
 
 impl GenerateRequest {
     /// A prompt.
@@ -103,18 +104,20 @@ pub struct GenerateOptions {
     pub adaptive_guidance: f32,
     /// How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance.
     pub sharpness: f32,
+    /// How the network's parts are weighed; not at all unless set.
+    pub freeu: Option<FreeU>,
     /// How much of a request's picture is made anew, above 0 and up to 1: such a part of the noise levels
     /// is gone through, in as many steps. Requests without a picture are not concerned.
     pub denoise: f64,
+    /// What [`performance`](Self::performance) was called with. The LoRA that it needs must be applied to the
+    /// model.
+    pub performance: Option<Performance>,
     /// Whether [`Generated::values`](super::Generated::values) are kept.
     pub keep_values: bool,
 }
 
 /// Other sizes than the real one, which SDXL is told of the picture while most of it is noise: a large
 /// one for what is asked for and a small one for what is not sharpen it ("ADM guidance" in Fooocus).
-    /// What [`performance`](Self::performance) was called with. The LoRA that it needs must be applied to the
-    /// model.
-    pub performance: Option<Performance>,
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SizeGuidance {
     /// The size that goes with the prompt is so many times the real one.
@@ -150,26 +153,27 @@ impl Default for GenerateOptions {
             size_guidance: SizeGuidance::default(),
             adaptive_guidance: 7.0,
             sharpness: 2.0,
+            freeu: None,
             denoise: 0.5,
+            performance: None,
             keep_values: false,
         }
     }
 }
 
 impl GenerateOptions {
-    /// The same options with another number of variants.
-            performance: None,
-    #[must_use]
-    pub fn n(mut self, n: usize) -> Self {
-        self.n = n;
-        self
-    }
-
     /// The same options with the steps of a performance, and for a fast one with its sampler, scheduler and no
     /// guidance. What is set after this is as it is set.
     #[must_use]
     pub fn performance(self, performance: Performance) -> Self {
         performance.apply(self)
+    }
+
+    /// The same options with another number of variants.
+    #[must_use]
+    pub fn n(mut self, n: usize) -> Self {
+        self.n = n;
+        self
     }
 
     /// The same options with another size in pixels.
@@ -235,6 +239,13 @@ impl GenerateOptions {
         self
     }
 
+    /// The same options with the network's parts weighed.
+    #[must_use]
+    pub fn freeu(mut self, freeu: FreeU) -> Self {
+        self.freeu = Some(freeu);
+        self
+    }
+
     /// The same options with another part that is made anew.
     #[must_use]
     pub fn denoise(mut self, part: f64) -> Self {
@@ -285,6 +296,14 @@ impl GenerateOptions {
             if !range.contains(&value) {
                 let (from, to) = range.into_inner();
                 return wrong(field, format!("{field} is {value}, expected {from} to {to}"));
+            }
+        }
+        let FreeU { b1, b2, s1, s2 } = self.freeu.unwrap_or_default();
+        for (field, value) in
+            [("freeu.b1", b1), ("freeu.b2", b2), ("freeu.s1", s1), ("freeu.s2", s2)]
+        {
+            if !(0.0..=MAX_FREEU).contains(&value) {
+                return wrong(field, format!("{field} is {value}, expected 0 to {MAX_FREEU}"));
             }
         }
         if self.clip_skip == 0 {

@@ -270,6 +270,7 @@ impl Run<'_> {
     /// The latents of outputs, `(1, h, w, channels)`, as the autoencoder takes them.
     fn denoised(&mut self, outputs: &[Output<'_>]) -> Result<Vec<Result<Tensor>>> {
         let Self { model, options, control, .. } = *self;
+        let unet = &*Arc::clone(&self.unet);
         let mut samples = Vec::with_capacity(outputs.len());
         for output in outputs {
             let sampler = self.sampler(output.seed, output.condition.picture.as_ref())?;
@@ -280,7 +281,6 @@ impl Run<'_> {
         let prediction = model.prediction;
         let denoiser = GenerateDenoiser { unet, prediction, options, prompts };
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
-        let unet = &*Arc::clone(&self.unet);
         let (n, steps) = (options.n, self.sigmas[0].len() - 1);
         let mut watch = |step: &Step<'_>| {
             self.steps_done += 1;

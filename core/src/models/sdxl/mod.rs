@@ -10,5 +10,6 @@ mod vae;
 #[cfg(test)]
 mod tests;
 
+pub use unet::FreeU;
 pub(crate) use unet::{Added, AddedConfig, Prompt, UNet, UnetConfig};
 pub(crate) use vae::{AutoencoderConfig, AutoencoderKl};

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::super::layers::{ResnetBlock, conv, halving_around};
 use super::attention::{Shared, Transformer};
 use super::config::{StageConfig, UnetConfig};
+use super::freeu::FreeU;
 use super::prompt::Prompts;
 use crate::error;
 use crate::nn::{Conv2d, doubled};
@@ -15,6 +16,8 @@ pub(super) struct Step<'a> {
     /// The activated embedding of the time and of all else, `(b, width)`.
     pub(super) time: Tensor,
     pub(super) prompts: Prompts<'a>,
+    /// With the channels of the largest size.
+    pub(super) freeu: Option<(FreeU, usize)>,
 }
 
 /// A residual block and maybe a transformer.
@@ -184,7 +187,11 @@ impl Up {
     ) -> Result<Tensor> {
         for block in &self.blocks {
             let Some(kept) = aside.pop() else { candle_core::bail!("nothing was set aside") };
-            let joined = Tensor::cat(&[x, kept], 3)?;
+            let (below, kept) = match step.freeu {
+                Some((freeu, first)) => freeu.apply(x, kept, first)?,
+                None => (x, kept),
+            };
+            let joined = Tensor::cat(&[below, kept], 3)?;
             x = block.forward(joined, step)?;
         }
         let (Some(doubling), Some(next)) = (&self.doubling, aside.last()) else { return Ok(x) };

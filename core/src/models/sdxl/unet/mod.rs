@@ -8,6 +8,7 @@ mod attention;
 mod blocks;
 mod config;
 mod embedding;
+mod freeu;
 mod prompt;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use self::attention::{Shared, Transformer};
 use self::blocks::{Down, Middle, Step, Up};
 pub(crate) use self::config::{AddedConfig, UnetConfig};
 use self::embedding::{Embedding, Sinusoids};
+pub use self::freeu::FreeU;
 pub(crate) use self::prompt::Prompt;
 use self::prompt::Prompts;
 use super::layers::{GroupNorm, conv};
@@ -168,7 +170,8 @@ impl UNet {
     }
 
     /// Latents `(b, h, w, in_channels)` of any size, with a time (0 to 1000 in published models, also
-    /// fractional) and a prompt for each of them, to `(b, h, w, out_channels)` in `f32`.
+    /// fractional) and a prompt for each of them, to `(b, h, w, out_channels)` in `f32`, with [`FreeU`] or
+    /// without.
     ///
     /// What comes out for a sample does not depend on the others.
     ///
@@ -179,6 +182,7 @@ impl UNet {
         latents: &Tensor,
         timesteps: &[f32],
         prompts: &[&Prompt],
+        freeu: Option<FreeU>,
     ) -> error::Result<Tensor> {
         let samples = match latents.dims() {
             [b, h, w, c] if b * h * w > 0 && *c == self.config.in_channels => *b,
@@ -202,17 +206,24 @@ impl UNet {
                 return Err(Error::invalid_input("prepared for another network").with("prompt", i));
             }
         }
-        self.run(latents, timesteps, prompts).map_err(|e| classify(e, "cannot take a step"))
+        self.run(latents, timesteps, prompts, freeu).map_err(|e| classify(e, "cannot take a step"))
     }
 
-    fn run(&self, latents: &Tensor, timesteps: &[f32], prompts: &[&Prompt]) -> Result<Tensor> {
+    fn run(
+        &self,
+        latents: &Tensor,
+        timesteps: &[f32],
+        prompts: &[&Prompt],
+        freeu: Option<FreeU>,
+    ) -> Result<Tensor> {
         let prompts = Prompts::new(prompts);
         let sinusoids = Sinusoids::new(&self.config, self.config.stages[0].channels);
         let mut time = self.time.forward(&sinusoids.of(timesteps)?)?;
         if let Some(added) = prompts.added()? {
             time = (time + added)?;
         }
-        let step = &Step { time: Activation::Silu.forward(&time)?, prompts };
+        let freeu = freeu.map(|freeu| (freeu, self.config.stages[0].channels));
+        let step = &Step { time: Activation::Silu.forward(&time)?, prompts, freeu };
         let mut x = self.conv_in.forward(&latents.to_dtype(self.dtype)?, None)?;
         let mut aside = vec![x.clone()];
         for down in &self.down {

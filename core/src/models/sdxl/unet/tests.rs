@@ -4,7 +4,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::super::tests::{difference, tolerance};
-use super::super::{Added, Prompt, UNet, UnetConfig};
+use super::super::{Added, FreeU, Prompt, UNet, UnetConfig};
 use super::config::StageConfig;
 use crate::error::ErrorKind;
 use crate::weights::{SafeTensorsFile, Source, Weights};
@@ -67,7 +67,7 @@ impl Golden {
     fn answer(&self, network: &UNet) -> Tensor {
         let prompts = self.prompts(network);
         let prompts: Vec<_> = prompts.iter().collect();
-        network.forward(&self.latents, &self.timesteps, &prompts).unwrap()
+        network.forward(&self.latents, &self.timesteps, &prompts, None).unwrap()
     }
 }
 
@@ -92,10 +92,32 @@ fn a_sample_gives_alone_what_it_gives_with_others() {
         for (i, prompt) in prompts.iter().enumerate() {
             let row = |x: &Tensor| x.narrow(0, i, 1).unwrap();
             let times = &golden.timesteps[i..=i];
-            let alone = network.forward(&row(&golden.latents), times, &[prompt]).unwrap();
+            let alone = network.forward(&row(&golden.latents), times, &[prompt], None).unwrap();
             assert_eq!(difference(&alone, &row(&all)), 0.0, "{kind}, sample {i}");
         }
     }
+}
+
+/// The folder that was written beside the others, since channels of theirs are not those that FreeU looks for.
+#[test]
+fn freeu_computes_what_its_authors_do() {
+    let kind = "../generate-freeu";
+    let (network, golden) = (load(kind, DType::F32), Golden::of(kind));
+    assert!(difference(&golden.answer(&network), &golden.output) <= tolerance());
+    let file = SafeTensorsFile::open(&path(kind, "golden.safetensors")).unwrap();
+    let get = |name: &str| file.load(name, DType::F32, &Device::Cpu).unwrap();
+    let scales: Vec<f64> =
+        get("scales").to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
+    let freeu = FreeU { b1: scales[0], b2: scales[1], s1: scales[2], s2: scales[3] };
+    let prompts = golden.prompts(&network);
+    let prompts: Vec<_> = prompts.iter().collect();
+    let answer =
+        |freeu| network.forward(&golden.latents, &golden.timesteps, &prompts, Some(freeu)).unwrap();
+    let worst = difference(&answer(freeu), &get("freeu"));
+    println!("freeu: {worst:.1e}");
+    assert!(worst <= tolerance(), "differs by {worst}");
+    let none = FreeU { b1: 1.0, b2: 1.0, s1: 1.0, s2: 1.0 };
+    assert!(difference(&answer(none), &golden.output) <= tolerance());
 }
 
 #[test]
@@ -135,11 +157,13 @@ fn inputs_that_do_not_fit_are_refused() {
         (&[2, 8, 8, 4], 1, 2),
         (&[2, 8, 8, 4], 2, 1),
     ] {
-        let error =
-            network.forward(&zeros(shape), &vec![1.0; times], &vec![&prompt; count]).err().unwrap();
+        let error = network
+            .forward(&zeros(shape), &vec![1.0; times], &vec![&prompt; count], None)
+            .err()
+            .unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{shape:?}");
     }
-    let error = plain.forward(&zeros(&[1, 8, 8, 9]), &[1.0], &[&prompt]).err().unwrap();
+    let error = plain.forward(&zeros(&[1, 8, 8, 9]), &[1.0], &[&prompt], None).err().unwrap();
     assert!(error.to_string().contains("another network"), "{error}");
 }
 
