@@ -6,7 +6,7 @@ import { type ImageLike, type PathLike, refuseUnknown, toNative, toPath } from "
 import { type Job, refuseNoSignal, run } from "./job";
 import { type Lora, loraFiles } from "./lora";
 import { type NativeGeneratePipeline, type NativePrompt, native } from "./native";
-import type { GenerateOptions, LoadOptions } from "./options";
+import type { GenerateLoadOptions, GenerateOptions } from "./options";
 import { outputs } from "./output-iter";
 import { asked, batch, Output, Pipeline } from "./pipeline";
 import { pathsOf } from "./tagger";
@@ -51,9 +51,9 @@ export class GeneratePipeline extends Pipeline {
    *
    * @param model a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file. Models that
    * generate are not downloaded.
-   * @param options see {@link LoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
+   * @param options see {@link GenerateLoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
    */
-  static load(model: PathLike, options?: LoadOptions & CallOptions): Promise<GeneratePipeline> {
+  static load(model: PathLike, options?: GenerateLoadOptions & CallOptions): Promise<GeneratePipeline> {
     return run(
       (listener) =>
         native.GeneratePipeline.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),

@@ -40,6 +40,7 @@ export type {
   FolderFormat,
   FolderOptions,
   FreeU,
+  GenerateLoadOptions,
   GenerateOptions,
   LoadOptions,
   Performance,

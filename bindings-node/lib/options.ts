@@ -207,6 +207,12 @@ export interface SizeGuidance {
   readonly end?: number | undefined;
 }
 
+/** How a model that generates is loaded. */
+export interface GenerateLoadOptions extends LoadOptions {
+  /** A second model that goes on where the first one stops: SDXL's refiner, or another SDXL. */
+  refiner?: PathLike | null | undefined;
+}
+
 /** How the network's parts are weighed on its way up ("FreeU"); 1 changes nothing. */
 export interface FreeU {
   /**
@@ -259,6 +265,12 @@ export interface GenerateOptions {
   adaptiveGuidance?: number | null | undefined;
   /** How much of its grain a picture keeps that the network would smooth, 0 to 30; 2 unless set; only with guidance. */
   sharpness?: number | null | undefined;
+  /**
+   * The part of the steps after which a refiner goes on; 0.5 unless set. Only where the model was loaded with one.
+   */
+  refinerSwitch?: number | null | undefined;
+  /** Whether samplers know of the steps before the refiner, which is `"joint"` and the default, or begin anew. */
+  refinerSwap?: "joint" | "separate" | null | undefined;
   /** How the network's parts are weighed; not at all unless set, and `true` as Fooocus does. */
   freeu?: FreeU | boolean | null | undefined;
   /**

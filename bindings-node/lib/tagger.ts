@@ -15,7 +15,7 @@ import {
   type NativeTags,
   native,
 } from "./native";
-import type { EditLoadOptions, FolderOptions, LoadOptions, TagOptions } from "./options";
+import type { EditLoadOptions, FolderOptions, GenerateLoadOptions, LoadOptions, TagOptions } from "./options";
 import { stream } from "./stream";
 import { Tags } from "./tags";
 
@@ -79,8 +79,8 @@ function toRows(scores: unknown): { rows: Float32Array[]; isOne: boolean } {
 }
 
 /** Paths may be URLs in all options that are paths. */
-export function pathsOf<O extends EditLoadOptions>(options: O): O {
-  const paths = ["cacheDir", "transformer", "textEncoder", "vae"] as const;
+export function pathsOf<O extends EditLoadOptions & GenerateLoadOptions>(options: O): O {
+  const paths = ["cacheDir", "transformer", "textEncoder", "vae", "refiner"] as const;
   const set = paths.filter((name) => options[name] instanceof URL);
   return { ...options, ...Object.fromEntries(set.map((name) => [name, toPath(options[name], name)])) };
 }

@@ -172,6 +172,7 @@ pub(crate) fn load_options(options: &Options<'_>) -> Result<LoadOptions> {
             "transformer" => load.transformer = Some(argument.text()?.into()),
             "textEncoder" => load.text_encoder = Some(argument.text()?.into()),
             "vae" => load.vae = Some(argument.text()?.into()),
+            "refiner" => load.refiner = Some(argument.text()?.into()),
             "maxPixels" => load.decode.limits.max_pixels = argument.whole()?,
             "maxSide" => load.decode.limits.max_side = argument.whole()?,
             "maxEncodedBytes" => load.decode.limits.max_encoded_bytes = argument.whole()?,
@@ -180,8 +181,8 @@ pub(crate) fn load_options(options: &Options<'_>) -> Result<LoadOptions> {
             _ => {
                 return Err(argument.unknown(
                     "device, dtype, offline, cacheDir, batchSize, maxMemory, transformer, \
-                     textEncoder, vae, maxPixels, maxSide, maxEncodedBytes, tolerateTruncated, \
-                     applyOrientation, signal",
+                     textEncoder, vae, refiner, maxPixels, maxSide, maxEncodedBytes, \
+                     tolerateTruncated, applyOrientation, signal",
                 ));
             }
         }
@@ -328,14 +329,16 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
             "sizeGuidance" => generate.size_guidance = size_guidance(&argument)?,
             "adaptiveGuidance" => generate.adaptive_guidance = argument.number()?,
             "sharpness" => generate.sharpness = argument.number()?,
+            "refinerSwitch" => generate.refiner_switch = argument.precise()?,
+            "refinerSwap" => generate.refiner_swap = argument.parse()?,
             "freeu" => generate.freeu = freeu(&argument)?,
             "denoise" => generate.denoise = argument.precise()?,
             "keepValues" => generate.keep_values = argument.flag()?,
             _ => {
                 return Err(argument.unknown(
                     "n, size, performance, steps, guidanceScale, sampler, scheduler, clipSkip, \
-                     seed, sizeGuidance, adaptiveGuidance, sharpness, freeu, denoise, \
-                     keepValues, errors, signal",
+                     seed, sizeGuidance, adaptiveGuidance, sharpness, refinerSwitch, refinerSwap, freeu, \
+                     denoise,                      keepValues, errors, signal",
                 ));
             }
         }

@@ -75,6 +75,7 @@ pub(crate) fn load_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Load
             "transformer" => load.transformer = Some(argument.get()?),
             "text_encoder" => load.text_encoder = Some(argument.get()?),
             "vae" => load.vae = Some(argument.get()?),
+            "refiner" => load.refiner = Some(argument.get()?),
             "max_pixels" => load.decode.limits.max_pixels = argument.get()?,
             "max_side" => load.decode.limits.max_side = argument.get()?,
             "max_encoded_bytes" => load.decode.limits.max_encoded_bytes = argument.get()?,
@@ -83,7 +84,7 @@ pub(crate) fn load_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Load
             _ => {
                 return Err(argument.unknown(
                     "device, dtype, offline, cache_dir, batch_size, max_memory, transformer, \
-                     text_encoder, vae, max_pixels, max_side, max_encoded_bytes, \
+                     text_encoder, vae, refiner, max_pixels, max_side, max_encoded_bytes, \
                      tolerate_truncated, apply_orientation",
                 ));
             }
@@ -197,6 +198,8 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
             }
             "adaptive_guidance" => generate.adaptive_guidance = argument.get()?,
             "sharpness" => generate.sharpness = argument.get()?,
+            "refiner_switch" => generate.refiner_switch = argument.get()?,
+            "refiner_swap" => generate.refiner_swap = argument.parse()?,
             "freeu" => {
                 let (b1, b2, s1, s2) = argument.get()?;
                 generate.freeu = Some(FreeU { b1, b2, s1, s2 });
@@ -206,8 +209,8 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
             _ => {
                 return Err(argument.unknown(
                     "n, size, performance, steps, guidance_scale, sampler, scheduler, clip_skip, \
-                     seed, size_guidance, adaptive_guidance, sharpness, freeu, denoise, \
-                     keep_values",
+                     seed, size_guidance, adaptive_guidance, sharpness, refiner_switch, \
+                     refiner_swap, freeu, denoise, keep_values",
                 ));
             }
         }

@@ -103,7 +103,7 @@ pub use folder::{
 };
 pub use generate::{
     ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, Performance,
-    PrepareOptions, Prepared, Prompter, SizeGuidance, parse_aspect_ratio,
+    PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, parse_aspect_ratio,
 };
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;

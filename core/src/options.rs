@@ -38,6 +38,9 @@ pub struct LoadOptions {
     pub text_encoder: Option<PathBuf>,
     /// As `transformer`, for the autoencoder: safetensors.
     pub vae: Option<PathBuf>,
+    /// For a model that generates, a second network that goes on where the first one stops: a folder of
+    /// diffusers or a checkpoint in one safetensors file, of SDXL or its refiner.
+    pub refiner: Option<PathBuf>,
 }
 
 impl LoadOptions {
@@ -111,6 +114,13 @@ impl LoadOptions {
         self
     }
 
+    /// The same options with a refiner.
+    #[must_use]
+    pub fn refiner(mut self, model: impl Into<PathBuf>) -> Self {
+        self.refiner = Some(model.into());
+        self
+    }
+
     /// Fails if an option means nothing for any model.
     pub(crate) fn check(&self) -> Result<()> {
         cpu_kernels()?; // A name in the environment that this machine cannot serve.
@@ -127,6 +137,7 @@ impl LoadOptions {
             ("transformer", self.transformer.is_some()),
             ("text_encoder", self.text_encoder.is_some()),
             ("vae", self.vae.is_some()),
+            ("refiner", self.refiner.is_some()),
         ];
         match set.iter().find(|(_, is_set)| *is_set) {
             Some((field, _)) => Err(Error::unsupported(why).with("field", field)),

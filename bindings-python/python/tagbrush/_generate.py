@@ -12,9 +12,9 @@ from ._lora import Lora, lora_files
 from ._options import (
     GENERATE_DEFAULTS,
     Errors,
+    GenerateLoadOptions,
     GenerateOptions,
     ImageLike,
-    LoadOptions,
     Progress,
     StrPath,
     accepts,
@@ -63,14 +63,14 @@ class GeneratePipeline(Pipeline):
     _loras: list[tuple[str, float]]
 
     @classmethod
-    @accepts(LoadOptions)
-    def load(cls, model: StrPath, /, **options: Unpack[LoadOptions]) -> Self:
+    @accepts(GenerateLoadOptions)
+    def load(cls, model: StrPath, /, **options: Unpack[GenerateLoadOptions]) -> Self:
         """Load a model that generates.
 
         Args:
             model: a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file.
                 Models that generate are not downloaded.
-            options: see :class:`LoadOptions`.
+            options: see :class:`GenerateLoadOptions`.
 
         Raises:
             ModelNotFoundError: there is no such file or folder, or a file of it is missing.

@@ -21,6 +21,7 @@ __all__ = [
     "Dtype",
     "EditOptions",
     "FreeU",
+    "GenerateLoadOptions",
     "GenerateOptions",
     "ImageLike",
     "LoadOptions",
@@ -163,6 +164,13 @@ class EditLoadOptions(LoadOptions, total=False):
     """Another file for the autoencoder: safetensors."""
 
 
+class GenerateLoadOptions(LoadOptions, total=False):
+    """How a model that generates is loaded."""
+
+    refiner: StrPath | None
+    """A second model that goes on where the first one stops: SDXL's refiner, or another SDXL."""
+
+
 class TagOptions(TypedDict, total=False):
     """Which tags of a picture are kept: those with a probability **greater** than their threshold."""
 
@@ -293,6 +301,10 @@ class GenerateOptions(TypedDict, total=False):
     """Where guidance is stronger than this, it starts from here and grows to its scale as the noise goes."""
     sharpness: float
     """How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance."""
+    refiner_switch: float
+    """The part of the steps after which a refiner goes on; only where the model was loaded with one."""
+    refiner_swap: Literal["joint", "separate"]
+    """Whether samplers know of the steps before the refiner, or begin anew with it."""
     freeu: FreeU | tuple[float, float, float, float] | None
     """How the network's parts are weighed; not at all unless set."""
     denoise: float
@@ -342,6 +354,8 @@ GENERATE_DEFAULTS: dict[str, object] = {
     "size_guidance": SizeGuidance(),
     "adaptive_guidance": 7.0,
     "sharpness": 2.0,
+    "refiner_switch": 0.5,
+    "refiner_swap": "joint",
     "denoise": 0.5,
 }
 

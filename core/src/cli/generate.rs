@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
-    LoadOptions, Lora, Performance, Precision, PrepareOptions, Prompter, Result, SamplerKind,
-    Scheduler, SizeGuidance,
+    LoadOptions, Lora, Performance, Precision, PrepareOptions, Prompter, RefinerSwap, Result,
+    SamplerKind, Scheduler, SizeGuidance,
 };
 use clap::Args;
 
@@ -64,6 +64,9 @@ struct Model {
     /// A folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file
     #[arg(long, short, value_name = "DIR|FILE")]
     model: String,
+    /// A second model that goes on where the first one stops: SDXL's refiner, or another SDXL
+    #[arg(long, value_name = "DIR|FILE")]
+    refiner: Option<PathBuf>,
     /// A LoRA file to apply, and how strongly [default scale: 1]; may be given several times
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<Lora>,
@@ -139,6 +142,12 @@ struct How {
     /// How much of its grain an image keeps that the model would smooth, 0 to 30 [default: 2]
     #[arg(long, value_name = "F")]
     sharpness: Option<f32>,
+    /// The part of the steps after which --refiner goes on [default: 0.5]
+    #[arg(long, value_name = "F")]
+    refiner_switch: Option<f64>,
+    /// How images go to --refiner: joint, separate
+    #[arg(long, default_value = "joint", value_name = "NAME")]
+    refiner_swap: RefinerSwap,
     /// Weigh the network's parts on its way up (FreeU): b1,b2,s1,s2, of which Fooocus has 1.01,1.02,0.99,0.95
     #[arg(long, value_name = "B1,B2,S1,S2")]
     freeu: Option<Weights>,
@@ -282,6 +291,7 @@ impl Model {
     fn options(&self) -> LoadOptions {
         let mut options = LoadOptions::default().device(self.device).precision(self.dtype);
         options.batch_size = self.batch_size.0;
+        options.refiner.clone_from(&self.refiner);
         options
     }
 }
@@ -305,6 +315,8 @@ impl How {
         set(&mut options.scheduler, self.scheduler);
         set(&mut options.sharpness, self.sharpness);
         set(&mut options.adaptive_guidance, self.adaptive_guidance);
+        set(&mut options.refiner_switch, self.refiner_switch);
+        options.refiner_swap = self.refiner_swap;
         options.freeu = self.freeu.map(|Weights(freeu)| freeu);
         if self.no_size_guidance {
             options.size_guidance = SizeGuidance::NONE;

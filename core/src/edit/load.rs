@@ -44,6 +44,10 @@ pub(super) struct TextEncoder {
 /// Loads `model`: `demo`, a folder, or the id or alias of a published model.
 pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Model> {
     options.check()?;
+    if options.refiner.is_some() {
+        let message = "refiners are for models that generate";
+        return Err(Error::unsupported(message).with("field", "refiner"));
+    }
     let cache_dir = options.cache_dir.as_deref();
     let dir = hub::locate(model, Task::Edit, demo::FILES, cache_dir, options.offline)?;
     load_dir(&dir, options).context("model", model)

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::options::{GenerateOptions, SizeGuidance};
+use super::refiner::Refiner;
 use super::sharpen::sharpened;
-use crate::diffusion::{Branch, Denoiser, Evaluation};
-use crate::models::sdxl::{Prompt, UNet};
+use crate::diffusion::{Branch, Denoiser, Evaluation, Question};
+use crate::models::sdxl::{FreeU, Prompt, UNet};
 use crate::schedule::{Preconditioning, Prediction};
 
 /// The last of the times of training, when all is noise.
@@ -17,6 +18,8 @@ const LAST_TIME: f64 = 999.0;
 pub(super) struct SizedPrompt {
     pub(super) emphasised: Prompt,
     pub(super) plain: Prompt,
+    /// For the refiner, if there is one.
+    pub(super) refined: Option<Prompt>,
 }
 
 /// The prompts of one picture. Pictures share equal ones.
@@ -30,50 +33,88 @@ pub(super) struct Prompts {
 pub(super) struct GenerateDenoiser<'a> {
     pub(super) unet: &'a UNet,
     pub(super) prediction: Prediction,
+    /// With the steps that are made before it.
+    pub(super) refiner: Option<(&'a Refiner, usize)>,
     pub(super) options: &'a GenerateOptions,
     /// Of each sample.
     pub(super) prompts: Vec<Prompts>,
 }
 
 impl GenerateDenoiser<'_> {
-    fn preconditioning(&self, sigma: f64) -> Preconditioning {
-        self.options.scheduler.preconditioning(self.prediction, sigma)
+    /// The refiner, where a question is one for it.
+    fn refiner(&self, question: &Question<'_>) -> Option<&Refiner> {
+        self.refiner.and_then(|(refiner, first)| (question.step >= first).then_some(refiner))
     }
 
-    fn prompt(&self, evaluation: &Evaluation<'_>, time: f64) -> &Prompt {
+    fn preconditioning(&self, question: &Question<'_>) -> Preconditioning {
+        let refiner = self.refiner(question);
+        let prediction = refiner.map_or(self.prediction, |refiner| refiner.prediction);
+        self.options.scheduler.preconditioning(prediction, question.sigma)
+    }
+
+    fn prompt(&self, evaluation: &Evaluation<'_>, time: f64) -> Result<&Prompt> {
         let prompts = &self.prompts[evaluation.sample];
         let prompt = match (evaluation.branch, &prompts.negative) {
             (Branch::Negative, Some(negative)) => negative,
             _ => &prompts.positive,
         };
         let SizeGuidance { end, .. } = self.options.size_guidance;
-        match time > LAST_TIME * f64::from(1.0 - end) {
-            true => &prompt.emphasised,
-            false => &prompt.plain,
+        match &prompt.refined {
+            Some(refined) if self.refiner(&evaluation.question).is_some() => Ok(refined),
+            None if self.refiner(&evaluation.question).is_some() => {
+                candle_core::bail!("a prompt was not prepared for the refiner")
+            }
+            _ if time > LAST_TIME * f64::from(1.0 - end) => Ok(&prompt.emphasised),
+            _ => Ok(&prompt.plain),
         }
     }
-}
 
-impl Denoiser for GenerateDenoiser<'_> {
-    /// The pictures that the network sees in the latents `(h, w, c)`, which are of one size.
-    fn answers(&self, evaluations: &[Evaluation<'_>]) -> Result<Vec<Tensor>> {
+    /// As [`answers`](Denoiser::answers), of evaluations that are all for one network.
+    fn ask(&self, unet: &UNet, evaluations: &[&Evaluation<'_>]) -> Result<Vec<Tensor>> {
         let levels: Vec<_> =
-            evaluations.iter().map(|e| self.preconditioning(e.question.sigma)).collect();
+            evaluations.iter().map(|e| self.preconditioning(&e.question)).collect();
         let scaled = evaluations.iter().zip(&levels);
         let scaled =
             scaled.map(|(e, level)| e.question.latents * level.c_in).collect::<Result<Vec<_>>>()?;
         let times: Vec<f32> = levels.iter().map(|level| level.c_noise as f32).collect();
         let prompts = evaluations.iter().zip(&levels);
-        let prompts: Vec<_> = prompts.map(|(e, level)| self.prompt(e, level.c_noise)).collect();
-        let answers = self
-            .unet
-            .forward(&Tensor::stack(&scaled, 0)?, &times, &prompts, self.options.freeu)
+        let prompts: Vec<_> =
+            prompts.map(|(e, level)| self.prompt(e, level.c_noise)).collect::<Result<_>>()?;
+        let answers = unet
+            .forward(&Tensor::stack(&scaled, 0)?, &times, &prompts, self.freeu(unet))
             .map_err(candle_core::Error::wrap)?;
         evaluations
             .iter()
             .zip(levels)
             .enumerate()
             .map(|(i, (e, level))| level.denoised(e.question.latents, &answers.get(i)?))
+            .collect()
+    }
+
+    /// Only the first network is weighed.
+    fn freeu(&self, unet: &UNet) -> Option<FreeU> {
+        self.options.freeu.filter(|_| std::ptr::eq(unet, self.unet))
+    }
+}
+
+impl Denoiser for GenerateDenoiser<'_> {
+    /// The pictures that the network sees in the latents `(h, w, c)`, which are of one size.
+    fn answers(&self, evaluations: &[Evaluation<'_>]) -> Result<Vec<Tensor>> {
+        // Samplers that choose their own steps need not be at the same network.
+        let (late, early): (Vec<_>, Vec<_>) =
+            evaluations.iter().enumerate().partition(|(_, e)| self.refiner(&e.question).is_some());
+        let mut answers: Vec<Option<Tensor>> = vec![None; evaluations.len()];
+        for group in [early, late] {
+            let Some((_, first)) = group.first() else { continue };
+            let unet = self.refiner(&first.question).map_or(self.unet, |refiner| &refiner.unet);
+            let asked: Vec<_> = group.iter().map(|(_, evaluation)| *evaluation).collect();
+            for ((i, _), answer) in group.iter().zip(self.ask(unet, &asked)?) {
+                answers[*i] = Some(answer);
+            }
+        }
+        answers
+            .into_iter()
+            .map(|answer| answer.ok_or_else(|| candle_core::Error::msg("nothing was answered")))
             .collect()
     }
 
@@ -87,7 +128,7 @@ impl Denoiser for GenerateDenoiser<'_> {
         scale: f32,
     ) -> Result<Tensor> {
         let start = scale.min(self.options.adaptive_guidance);
-        let time = self.preconditioning(evaluation.question.sigma).c_noise;
+        let time = self.preconditioning(&evaluation.question).c_noise;
         let progress = (1.0 - time / LAST_TIME).clamp(0.0, 1.0);
         let scale = f64::from(start) + progress * f64::from(scale - start);
         let sharpness = f64::from(self.options.sharpness);

@@ -8,6 +8,7 @@ use candle_core::DType;
 use super::Model;
 use super::networks::{Networks, network};
 use super::parts::{PUBLISHED, Parts, SIZES};
+use super::refiner::Refiner;
 use crate::device::{Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::sdxl::{AddedConfig, AutoencoderKl};
@@ -48,7 +49,8 @@ impl Model {
         let placement = place(options, &*unet.source)?;
         let unet_config = unet.config.clone();
         let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
-        let (states, vector) = networks.texts()?.widths();
+        let texts = networks.texts()?;
+        let (states, vector) = texts.widths();
         let told = |added: &AddedConfig| added.input_dim == vector + SIZES * added.time_dim;
         let config = &unet_config;
         let fits = config.cross_attention_dim == states
@@ -60,6 +62,11 @@ impl Model {
             return Err(Error::model_invalid(message));
         }
         networks.unet()?;
+        let channels = vae.config.latent_channels;
+        let widths = (states, texts.large.widths().0, vector);
+        let refiner = options.refiner.as_deref();
+        let refiner =
+            refiner.map(|path| Refiner::load(path, &placement, widths, channels)).transpose()?;
         let vae = network(&vae.source, &placement, DType::F32, "vae", |weights| {
             AutoencoderKl::load(&vae.config, &weights.root())
         })?;
@@ -67,7 +74,17 @@ impl Model {
         let (colours, running) = (OnceLock::new(), Mutex::default());
         let mut decode = options.decode.clone();
         decode.apply_orientation.get_or_insert(true);
-        Ok(Self { networks, vae, prediction, decode, placement, colours, batch_size, running })
+        Ok(Self {
+            networks,
+            refiner,
+            vae,
+            prediction,
+            decode,
+            placement,
+            colours,
+            batch_size,
+            running,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ mod performance;
 mod prepare;
 mod prompt;
 mod recipe;
+mod refiner;
 mod run;
 mod sharpen;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
 pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
+pub use refiner::RefinerSwap;
 
 use crate::control::Control;
 use crate::device::Placement;
@@ -59,6 +61,7 @@ pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
     networks: networks::Networks,
+    refiner: Option<refiner::Refiner>,
     vae: AutoencoderKl,
     prediction: Prediction,
     decode: DecodeOptions,

@@ -2,6 +2,7 @@
 
 use super::performance::Performance;
 use super::recipe::MULTIPLE;
+use super::refiner::RefinerSwap;
 use crate::error::{Error, Result};
 use crate::models::sdxl::FreeU;
 use crate::pixels::Input;
@@ -104,6 +105,10 @@ pub struct GenerateOptions {
     pub adaptive_guidance: f32,
     /// How much of its grain a picture keeps that the network would smooth, 0 to 30; only with guidance.
     pub sharpness: f32,
+    /// The part of the steps after which a refiner goes on, 0 to 1; only where the model was loaded with one.
+    pub refiner_switch: f64,
+    /// How samples go to the refiner.
+    pub refiner_swap: RefinerSwap,
     /// How the network's parts are weighed; not at all unless set.
     pub freeu: Option<FreeU>,
     /// How much of a request's picture is made anew, above 0 and up to 1: such a part of the noise levels
@@ -153,6 +158,8 @@ impl Default for GenerateOptions {
             size_guidance: SizeGuidance::default(),
             adaptive_guidance: 7.0,
             sharpness: 2.0,
+            refiner_switch: 0.5,
+            refiner_swap: RefinerSwap::Joint,
             freeu: None,
             denoise: 0.5,
             performance: None,
@@ -239,6 +246,13 @@ impl GenerateOptions {
         self
     }
 
+    /// The same options with another part of the steps after which a refiner goes on, and another way to it.
+    #[must_use]
+    pub fn refiner(mut self, switch: f64, swap: RefinerSwap) -> Self {
+        (self.refiner_switch, self.refiner_swap) = (switch, swap);
+        self
+    }
+
     /// The same options with the network's parts weighed.
     #[must_use]
     pub fn freeu(mut self, freeu: FreeU) -> Self {
@@ -297,6 +311,10 @@ impl GenerateOptions {
                 let (from, to) = range.into_inner();
                 return wrong(field, format!("{field} is {value}, expected {from} to {to}"));
             }
+        }
+        let switch = self.refiner_switch;
+        if !(0.0..=1.0).contains(&switch) {
+            return wrong("refiner_switch", format!("refiner_switch is {switch}, expected 0 to 1"));
         }
         let FreeU { b1, b2, s1, s2 } = self.freeu.unwrap_or_default();
         for (field, value) in

@@ -67,6 +67,16 @@ pub(super) const PUBLISHED: Configs<'static> = Configs {
         "norm_num_groups": 32, "scaling_factor": 0.13025}"#,
 };
 
+/// The network of SDXL's refiner.
+pub(super) const PUBLISHED_REFINER: &str = r#"{"_class_name": "UNet2DConditionModel",
+    "block_out_channels": [384, 768, 1536, 1536],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 2, "transformer_layers_per_block": 4, "attention_head_dim": [6, 12, 24, 24],
+    "cross_attention_dim": 1280, "use_linear_projection": true, "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2560,
+    "norm_num_groups": 32, "norm_eps": 1e-5}"#;
+
 impl Parts {
     /// Of a folder as diffusers publishes it.
     pub(super) fn of_folder(dir: &ModelDir) -> Result<Self> {
@@ -135,7 +145,7 @@ fn text_encoder(text: &str) -> Result<ClipTextConfig> {
     ClipTextConfig::parse(text.as_bytes())
 }
 
-fn unet(text: &str) -> Result<UnetConfig> {
+pub(super) fn unet(text: &str) -> Result<UnetConfig> {
     let config = UnetConfig::parse(text.as_bytes())?;
     if config.in_channels != config.out_channels {
         return Err(Error::unsupported(format!(
@@ -160,6 +170,10 @@ fn vae(text: &str) -> Result<AutoencoderConfig> {
 }
 
 /// Reads a text file of the folder.
-fn read<T>(dir: &ModelDir, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+pub(super) fn read<T>(
+    dir: &ModelDir,
+    file: &str,
+    parse: impl FnOnce(&str) -> Result<T>,
+) -> Result<T> {
     parse(&dir.text(file)?).map_err(|error| error.with("file", dir.origin(file)))
 }

@@ -100,6 +100,8 @@ impl Performance {
             options.adaptive_guidance = 1.0;
             options.sharpness = 0.0;
             options.size_guidance = SizeGuidance::NONE;
+            // The LoRA is for the first network only.
+            options.refiner_switch = 1.0;
         }
         options
     }

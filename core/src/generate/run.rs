@@ -13,6 +13,7 @@ use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
 use super::prompt::encode::{Conditioning, TextEncoders};
 use super::prompt::lines::texts;
 use super::recipe::MULTIPLE;
+use super::refiner::{Refiner, RefinerSwap};
 use super::{Generated, Model};
 use crate::control::{Control, Preview};
 use crate::device::classify;
@@ -204,7 +205,7 @@ impl Run<'_> {
             Ok(match known.entry((branch, prompt, as_is)) {
                 Entry::Occupied(sized) => Arc::clone(sized.get()),
                 Entry::Vacant(place) => {
-                    Arc::clone(place.insert(Arc::new(self.sized(text, scale)?)))
+                    Arc::clone(place.insert(Arc::new(self.sized(branch, text, scale)?)))
                 }
             })
         };
@@ -223,7 +224,7 @@ impl Run<'_> {
     }
 
     /// A text for the network, which is told that the picture has `scale` times its size, and its size.
-    fn sized(&self, text: &Conditioning, scale: f32) -> Result<SizedPrompt> {
+    fn sized(&self, branch: Branch, text: &Conditioning, scale: f32) -> Result<SizedPrompt> {
         let (width, height) = self.options.size;
         let told = |side: usize| {
             let times = (side as f32 / TOLD_MULTIPLE as f32).round_ties_even();
@@ -238,7 +239,17 @@ impl Run<'_> {
         let (unet, pooled) = (&self.unet, &pooled);
         let plain = unet.prompt(&states, Some(Added { pooled, sizes: &sizes(1.0) }))?;
         let emphasised = unet.prompt_again(&plain, Added { pooled, sizes: &sizes(scale) })?;
-        Ok(SizedPrompt { emphasised, plain })
+        let refined = self.refiner().map(|(refiner, _)| {
+            refiner.prompt(&states, pooled, sizes(1.0), branch == Branch::Positive)
+        });
+        Ok(SizedPrompt { emphasised, plain, refined: refined.transpose()? })
+    }
+
+    /// The refiner and the steps before it, if it makes some.
+    fn refiner(&self) -> Option<(&Refiner, usize)> {
+        let steps = self.sigmas[0].len() - 1;
+        let first = (steps as f64 * self.options.refiner_switch).round_ties_even() as usize;
+        self.model.refiner.as_ref().filter(|_| first < steps).map(|refiner| (refiner, first))
     }
 
     /// Makes outputs in one run, with an answer for each.
@@ -279,7 +290,8 @@ impl Run<'_> {
         }
         let prompts = self.prompts(outputs)?;
         let prediction = model.prediction;
-        let denoiser = GenerateDenoiser { unet, prediction, options, prompts };
+        let refiner = self.model.refiner.as_ref().zip(self.refiner().map(|(_, first)| first));
+        let denoiser = GenerateDenoiser { unet, prediction, refiner, options, prompts };
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
         let (n, steps) = (options.n, self.sigmas[0].len() - 1);
         let mut watch = |step: &Step<'_>| {
@@ -325,8 +337,15 @@ impl Run<'_> {
             })
             .map_err(|e| classify(e, "cannot lay out noise"))?;
         let noise = Noise::new(generator);
-        let state = schedule::Sampler::new(options.sampler, sigmas, start, noise)?;
-        Ok(Sigmas { state, estimate: None })
+        let first = self.refiner().map(|(_, first)| first).filter(|first| *first > 0);
+        let (now, later) = match (options.refiner_swap, first) {
+            (RefinerSwap::Separate, Some(first)) => {
+                (&sigmas[..=first], Some((sigmas[first..].to_vec(), first)))
+            }
+            _ => (&sigmas[..], None),
+        };
+        let state = schedule::Sampler::new(options.sampler, now, start, noise)?;
+        Ok(Sigmas { state, later, before: 0, estimate: None })
     }
 }
 
@@ -356,6 +375,10 @@ impl Model {
 /// A sampler along sigmas in the denoising loop.
 struct Sigmas {
     state: schedule::Sampler,
+    /// What another run goes along when this one is over, and the steps before it.
+    later: Option<(Vec<f64>, usize)>,
+    /// Steps before this run.
+    before: usize,
     /// The last answer, which is the picture that the network sees.
     estimate: Option<Tensor>,
 }
@@ -363,14 +386,20 @@ struct Sigmas {
 impl Sampler for Sigmas {
     fn question(&self) -> Option<Question<'_>> {
         let query = self.state.query()?;
-        let step = self.state.steps_done();
+        let step = self.before + self.state.steps_done();
         Some(Question { latents: query.latents, sigma: query.sigma, step })
     }
 
     fn accept(&mut self, answer: Tensor) -> Computed<Option<usize>> {
-        let done = self.state.accept(&answer)?;
+        let done = self.state.accept(&answer)?.map(|done| self.before + done.step);
         self.estimate = Some(answer);
-        Ok(done.map(|done| done.step))
+        if self.state.query().is_none()
+            && let Some((sigmas, before)) = self.later.take()
+        {
+            self.state = self.state.again(&sigmas).map_err(candle_core::Error::wrap)?;
+            self.before = before;
+        }
+        Ok(done)
     }
 
     fn latents(&self) -> &Tensor {

@@ -80,6 +80,19 @@ def flat(prefix, name=lambda layer: layer):
     return lambda layer: prefix + name(layer).replace(".", "_")
 
 
+def pipeline_of(folder):
+    """The model of a folder: diffusers refuses some of what this small one has no files for."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, add_watermarker=False,
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float32),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77),
+        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2", model_max_length=77, pad_token="!"),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(21)
@@ -231,18 +244,6 @@ def main():
     cases |= {name: (kind(make), 0.8, None) for name, make in kinds.items()}
     formula |= set(kinds)
 
-    def model():
-        # transformers refuses some of what this small model has no files for.
-        pipeline = StableDiffusionXLPipeline.from_pretrained(
-            MODEL, torch_dtype=torch.float32, add_watermarker=False,
-            text_encoder=CLIPTextModel.from_pretrained(MODEL / "text_encoder", torch_dtype=torch.float32),
-            text_encoder_2=CLIPTextModelWithProjection.from_pretrained(MODEL / "text_encoder_2", torch_dtype=torch.float32),
-            tokenizer=CLIPTokenizer.from_pretrained(MODEL / "tokenizer", model_max_length=77),
-            tokenizer_2=CLIPTokenizer.from_pretrained(MODEL / "tokenizer_2", model_max_length=77, pad_token="!"),
-        )  # fmt: skip
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
-
     merged, listed = {}, {}
     for case, ((tensors, added), scale, noted) in cases.items():
         path = OUT / f"lora_{case}.safetensors"
@@ -256,7 +257,7 @@ def main():
         }
         by = "formula"
         if case not in formula:
-            pipeline = model()
+            pipeline = pipeline_of(MODEL)
             pipeline.load_lora_weights(path, adapter_name="a", low_cpu_mem_usage=False)
             pipeline.set_adapters(["a"], [scale])
             pipeline.fuse_lora()
@@ -278,7 +279,7 @@ def main():
     save_file(merged, OUT / "merged.safetensors")
     (OUT / "cases.json").write_text(json.dumps(listed, indent=1) + "\n")
 
-    pipeline = model()
+    pipeline = pipeline_of(MODEL)
     pipeline.load_lora_weights(OUT / "lora_kohya.safetensors", adapter_name="a", low_cpu_mem_usage=False)
     scheduler = EulerDiscreteScheduler(**BETAS, timestep_spacing="linspace")
     scheduler.set_timesteps(4)

@@ -178,6 +178,11 @@ impl Sampler {
         Ok(sampler)
     }
 
+    /// A run of the same kind that starts where this one is and knows nothing of its steps.
+    pub(crate) fn again(&self, sigmas: &[f64]) -> error::Result<Self> {
+        Self::new(self.kind, sigmas, self.latents.clone(), self.noise.clone())
+    }
+
     /// What to ask the network next; nothing when the sample is done.
     pub(crate) fn query(&self) -> Option<Query<'_>> {
         self.asked.as_ref().map(|(latents, sigma)| Query { latents, sigma: *sigma })
