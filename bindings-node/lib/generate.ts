@@ -26,6 +26,13 @@ export interface GenerateRequest {
    * left out, as Fooocus does with what people write, but not with its styles.
    */
   readonly asIs?: boolean | null | undefined;
+  /**
+   * What of the picture is made anew: white pixels of a picture of its size. All else stays to the bit, and the output
+   * has the picture's size, with what `outpaint` adds.
+   */
+  readonly mask?: ImageLike | null | undefined;
+  /** Pixels that are added at the sides of the picture. */
+  readonly outpaint?: { left?: number; top?: number; right?: number; bottom?: number } | null | undefined;
 }
 
 /** A picture that was generated. */
@@ -65,11 +72,11 @@ export class GeneratePipeline extends Pipeline {
   /** The variants of one prompt: `n` pictures. */
   generate(
     prompt: string,
-    options?: GenerateOptions & CallOptions & Pick<GenerateRequest, "negativePrompt" | "image">,
+    options?: GenerateOptions & CallOptions & Pick<GenerateRequest, "negativePrompt" | "image" | "mask" | "outpaint">,
   ): Job<Generated[]> {
     const begin = () => {
-      const { negativePrompt, image, ...rest } = split(options, "signal").rest;
-      return { requests: [{ prompt, negativePrompt, image }], options: rest, errors: "throw" as const };
+      const { negativePrompt, image, mask, outpaint, ...rest } = split(options, "signal").rest;
+      return { requests: [{ prompt, negativePrompt, image, mask, outpaint }], options: rest, errors: "throw" as const };
     };
     return this.#run(begin, options?.signal) as Job<Generated[]>;
   }
@@ -151,6 +158,19 @@ export class GeneratePipeline extends Pipeline {
   }
 }
 
+/** Left, top, right and bottom. */
+function sides(outpaint: NonNullable<GenerateRequest["outpaint"]>, at: { request: number }): number[] {
+  if (typeof outpaint !== "object") throw invalid("outpaint", `expected an object, got ${shown(outpaint)}`, at);
+  refuseUnknown(outpaint, ["left", "top", "right", "bottom"]);
+  const { left = 0, top = 0, right = 0, bottom = 0 } = outpaint;
+  for (const side of [left, top, right, bottom]) {
+    if (!Number.isInteger(side) || side < 0 || side >= 2 ** 32) {
+      throw invalid("outpaint", `expected whole numbers from 0 on, got ${shown(side)}`, at);
+    }
+  }
+  return [left, top, right, bottom];
+}
+
 /** The picture of a request, as it was given. */
 function source(request: string | GenerateRequest): ImageLike | undefined {
   return typeof request === "string" ? undefined : (request.image ?? undefined);
@@ -162,8 +182,8 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
   if (typeof request !== "object" || request === null) {
     throw invalid("requests", `expected a string or { prompt }, got ${shown(request)}`, at);
   }
-  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs"]);
-  const { prompt, negativePrompt, image, seed, asIs } = request;
+  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs", "mask", "outpaint"]);
+  const { prompt, negativePrompt, image, seed, asIs, mask, outpaint } = request;
   if (typeof prompt !== "string") throw invalid("prompt", `expected a string, got ${shown(prompt)}`, at);
   if (negativePrompt != null && typeof negativePrompt !== "string") {
     throw invalid("negativePrompt", `expected a string, got ${shown(negativePrompt)}`, at);
@@ -175,6 +195,8 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
     prompt,
     negative: negativePrompt ?? "",
     asIs: asIs ?? false,
+    ...(mask == null ? {} : { mask: toNative(mask, at) }),
+    outpaint: sides(outpaint ?? {}, at),
     ...(image == null ? {} : { image: toNative(image, at) }),
     seed: { seed: seed ?? undefined },
   };

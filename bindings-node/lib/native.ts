@@ -142,6 +142,8 @@ export interface NativePrompt {
   image?: NativeInput;
   seed: { seed?: number | bigint };
   asIs: boolean;
+  mask?: NativeInput;
+  outpaint: number[];
 }
 
 export interface NativePrompter {

@@ -278,6 +278,15 @@ export interface GenerateOptions {
    * a picture.
    */
   denoise?: number | null | undefined;
+  /** As `denoise`, for the parts of pictures that are made anew; 1, which it is unless set, forgets what was there. */
+  inpaintStrength?: number | null | undefined;
+  /**
+   * How much of a picture the network sees at least beside the part that is made anew: 0 for little, 1 for the whole
+   * picture, which it always sees with `outpaint`. 0.618 unless set.
+   */
+  inpaintField?: number | null | undefined;
+  /** Pixels that masks are made wider by, or narrower below 0; -64 to 64, 0 unless set. */
+  maskGrowth?: number | null | undefined;
   /** Keep the values of outputs before they are rounded to 8 bits, as `Generated.values`. */
   keepValues?: boolean | null | undefined;
 }

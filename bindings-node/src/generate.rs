@@ -2,7 +2,7 @@
 //! see.
 
 use napi_derive::napi;
-use tagbrush::{Control, Error, GenerateRequest, Input, Lora, Performance, Result};
+use tagbrush::{Control, Error, GenerateRequest, Input, Lora, Outpaint, Performance, Result};
 
 use crate::edit::LoraFile;
 use crate::errors::{Answer, answer};
@@ -33,6 +33,10 @@ pub struct Prompt<'a> {
     pub seed: Options<'a>,
     /// Whether texts are as they are.
     pub as_is: bool,
+    /// What of the picture is made anew.
+    pub mask: Option<Given>,
+    /// What is added on the left, above, on the right and below.
+    pub outpaint: Vec<u32>,
 }
 
 #[napi]
@@ -125,10 +129,19 @@ fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
         Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
     };
     let mut converted = GenerateRequest::new(request.prompt).negative_prompt(request.negative);
+    let (mask, wrong) = match request.mask.map(|mask| mask.0).transpose() {
+        Ok(mask) => (mask, None),
+        Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+    };
     converted.image = image;
+    converted.mask = mask;
+    if let [left, top, right, bottom] = request.outpaint[..] {
+        let [left, top, right, bottom] = [left, top, right, bottom].map(|side| side as usize);
+        converted.outpaint = Outpaint { left, top, right, bottom };
+    }
     converted.as_is = request.as_is;
     converted.seed = seed(&request.seed)?;
-    Ok((converted, error))
+    Ok((converted, error.or(wrong)))
 }
 
 /// The LoRA file that a performance needs, by its name.

@@ -333,12 +333,16 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
             "refinerSwap" => generate.refiner_swap = argument.parse()?,
             "freeu" => generate.freeu = freeu(&argument)?,
             "denoise" => generate.denoise = argument.precise()?,
+            "inpaintStrength" => generate.inpaint_strength = argument.precise()?,
+            "inpaintField" => generate.inpaint_field = argument.precise()?,
+            "maskGrowth" => generate.mask_growth = growth(&argument)?,
             "keepValues" => generate.keep_values = argument.flag()?,
             _ => {
                 return Err(argument.unknown(
                     "n, size, performance, steps, guidanceScale, sampler, scheduler, clipSkip, \
                      seed, sizeGuidance, adaptiveGuidance, sharpness, refinerSwitch, refinerSwap, freeu, \
-                     denoise,                      keepValues, errors, signal",
+                     denoise, inpaintStrength, inpaintField, maskGrowth, \
+                                          keepValues, errors, signal",
                 ));
             }
         }
@@ -361,6 +365,14 @@ pub(crate) fn prepare_options(options: &Options<'_>) -> Result<PrepareOptions> {
         }
     }
     Ok(prepare)
+}
+
+/// A whole number that may be below 0.
+fn growth(argument: &Argument<'_>) -> Result<i32> {
+    let number = argument.precise()?;
+    let is_whole = number.fract() == 0.0 && number.abs() < f64::from(i32::MAX);
+    let wrong = || invalid(&argument.name, format!("expected a whole number, got {number}"));
+    is_whole.then_some(number as i32).ok_or_else(wrong)
 }
 
 /// `true`, or an object of weights.

@@ -2,11 +2,13 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { AbortError, Generated, GeneratePipeline, performanceLora, TagbrushError } from "tagbrush";
+import { AbortError, Generated, GeneratePipeline, performanceLora, Prompter, TagbrushError } from "tagbrush";
 import { failure, GENERATE_GOLDENS, picture, pixels } from "./common.mjs";
 
 const MODEL = join(GENERATE_GOLDENS, "model");
@@ -133,6 +135,7 @@ test("options reach the model", async () => {
     { sharpness: 9 },
     { negativePrompt: "bad" },
     { image: picture },
+    { freeu: { b1: 1.5, b2: 1.5, s1: 0.5, s2: 0.5 } },
   ];
   for (const options of others) assert(!(await one(options)).equals(image), inspect(options));
   assert(!(await one({ image: picture, denoise: 0.2 })).equals(await one({ image: picture })));
@@ -299,4 +302,40 @@ test("performances", async () => {
   assert.ok(error.message.includes(file), error.message);
   assert.equal((await failure(pipeline.generate("a", { performance: "Turbo" }))).code, "invalid_input");
   assert.throws(() => performanceLora("Turbo"), { code: "invalid_input" });
+});
+
+test("prompts are prepared", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tagbrush-"));
+  await writeFile(join(folder, "color.txt"), "red\ngreen\n");
+  await writeFile(join(folder, "Film.safetensors"), "");
+  const prompter = new Prompter({ wildcards: folder, loras: [folder] });
+  assert.deepEqual(prompter.styleNames.slice(0, 2), ["Random Style", "Fooocus Enhance"]);
+  const how = { negativePrompt: "bad.", n: 2, seed: 5, wildcardsInOrder: true };
+  assert.deepEqual(prompter.prepare("a __color__ [[cat, dog]], <lora:Film:0.5>", how), {
+    requests: [
+      { prompt: "a red cat", negativePrompt: "bad", seed: 5, asIs: true },
+      { prompt: "a green dog", negativePrompt: "bad", seed: 6, asIs: true },
+    ],
+    loras: [{ file: join(folder, "Film.safetensors"), scale: 0.5 }],
+  });
+  const wrong = [
+    ["a", { styles: ["Moon"] }, "invalid_input"],
+    ["a", { styles: ["Fooocus V2"] }, "unsupported"],
+    ["a", { n: 0 }, "invalid_input"],
+    ["<lora:Sun:1>", {}, "model_not_found"],
+  ];
+  for (const [prompt, options, code] of wrong) assert.throws(() => prompter.prepare(prompt, options), { code });
+  assert.throws(() => new Prompter({ styles: folder }), { code: "invalid_input" });
+});
+
+test("refiners and masks", async () => {
+  const small = { ...FAST, guidanceScale: 1 };
+  const refiner = join(GENERATE_GOLDENS, "../generate-refiner/model");
+  const refined = await GeneratePipeline.load(MODEL, { dtype: "f32", refiner });
+  const one = async (options) => (await refined.generate("a", { ...small, ...options }))[0].image;
+  assert(!(await one({ refinerSwitch: 1 })).equals(await one({ refinerSwap: "separate" })));
+  assert.equal((await failure(refined.generate("a", { ...small, refinerSwap: "vae" }))).code, "unsupported");
+  for (const wrong of [{ mask: picture }, { image: picture, mask: pixels(3, 9, 9) }, { outpaint: { left: 9 } }]) {
+    assert.equal((await failure(refined.generate("a", { ...small, ...wrong }))).code, "invalid_input", inspect(wrong));
+  }
 });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tagbrush::{Control, GenerateRequest, Input, Performance};
+use tagbrush::{Control, GenerateRequest, Input, Outpaint, Performance};
 
 use crate::errors::OrRaise;
 use crate::image_in::input;
@@ -17,8 +17,17 @@ use crate::running::{Listeners, run, run_or_leave};
 #[pyclass(frozen)]
 pub(crate) struct GeneratePipeline(tagbrush::GeneratePipeline);
 
-/// Prompt, negative prompt, the picture to start from, the request's own seed, and whether texts are as they are.
-type Request<'py> = (String, String, Option<Bound<'py, PyAny>>, Option<u64>, bool);
+/// Prompt, negative prompt, the picture to start from, the request's own seed, whether texts are as they are, the
+/// mask, and what is added at the sides.
+type Request<'py> = (
+    String,
+    String,
+    Option<Bound<'py, PyAny>>,
+    Option<u64>,
+    bool,
+    Option<Bound<'py, PyAny>>,
+    (usize, usize, usize, usize),
+);
 
 #[pymethods]
 impl GeneratePipeline {
@@ -87,15 +96,22 @@ impl GeneratePipeline {
 
 fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>, Places)> {
     let mut places = Places::new(n);
-    let read = |(prompt, negative, image, seed, as_is): Request<'_>| {
+    let read = |(prompt, negative, image, seed, as_is, mask, sides): Request<'_>| {
+        let (mask, wrong) = match mask.map(|mask| input(&mask)).transpose()?.transpose() {
+            Ok(mask) => (mask, None),
+            Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+        };
         let (image, error) = match image.map(|image| input(&image)).transpose()?.transpose() {
             Ok(image) => (image, None),
             // The core refuses a picture of no bytes too, so outputs keep their numbers.
             Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
         };
-        places.add(error);
+        places.add(error.or(wrong));
         let mut request = GenerateRequest::new(prompt).negative_prompt(negative);
         (request.image, request.seed, request.as_is) = (image, seed, as_is);
+        let (left, top, right, bottom) = sides;
+        request.outpaint = Outpaint { left, top, right, bottom };
+        request.mask = mask;
         Ok(request)
     };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;

@@ -205,12 +205,16 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
                 generate.freeu = Some(FreeU { b1, b2, s1, s2 });
             }
             "denoise" => generate.denoise = argument.get()?,
+            "inpaint_strength" => generate.inpaint_strength = argument.get()?,
+            "inpaint_field" => generate.inpaint_field = argument.get()?,
+            "mask_growth" => generate.mask_growth = argument.get()?,
             "keep_values" => generate.keep_values = argument.get()?,
             _ => {
                 return Err(argument.unknown(
                     "n, size, performance, steps, guidance_scale, sampler, scheduler, clip_skip, \
                      seed, size_guidance, adaptive_guidance, sharpness, refiner_switch, \
-                     refiner_swap, freeu, denoise, keep_values",
+                     refiner_swap, freeu, denoise, inpaint_strength, inpaint_field, mask_growth, \
+                     keep_values",
                 ));
             }
         }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tagbrush
 from conftest import GENERATE_GOLDENS, GENERATE_MODEL
-from tagbrush import Generated, GeneratePipeline, GenerateRequest, Lora, SizeGuidance, performance_lora
+from tagbrush import Generated, GeneratePipeline, GenerateRequest, Lora, Prompter, SizeGuidance, performance_lora
 
 FAST = {"size": (64, 64), "steps": 2, "seed": 3}
 GOLDEN = json.loads((GENERATE_GOLDENS / "golden.json").read_text())["pictures"]
@@ -120,7 +120,7 @@ def test_options_reach_the_core(generator, picture):
     for options in (
         {"steps": 5}, {"guidance_scale": 1}, {"sampler": "euler"}, {"scheduler": "exponential"}, {"clip_skip": 1},
         {"seed": 4}, {"size_guidance": None}, {"size_guidance": (1.5, 0.8, 0.9)}, {"adaptive_guidance": 5}, {"sharpness": 9},
-        {"negative_prompt": "bad"}, {"image": picture},
+        {"negative_prompt": "bad"}, {"image": picture}, {"freeu": (1.5, 1.5, 0.5, 0.5)},
     ):
         assert one(**options) != plain, options
     assert one(image=picture, denoise=0.2) != one(image=picture)
@@ -152,7 +152,8 @@ def test_names_are_those_of_the_core(generator, field, names):
      ({"size": "auto"}, "size"), ({"size": (-8, 64)}, "option"), ({"guidance_scale": -1}, "guidance_scale"),
      ({"clip_skip": 0}, "clip_skip"), ({"denoise": 0}, "denoise"), ({"seed": -1}, "option"),
      ({"size_guidance": (0, 1, 1)}, "size_guidance.positive"), ({"adaptive_guidance": 1e9}, "adaptive_guidance"),
-     ({"sharpness": 31}, "sharpness")],
+     ({"sharpness": 31}, "sharpness"), ({"freeu": (-1, 1, 1, 1)}, "freeu.b1"), ({"refiner_switch": 2}, "refiner_switch"),
+     ({"inpaint_field": 2}, "inpaint_field"), ({"inpaint_strength": 0}, "inpaint_strength"), ({"mask_growth": 99}, "mask_growth")],
     ids=str,
 )
 def test_wrong_options_are_named(generator, options, field):
@@ -252,6 +253,47 @@ def test_notebooks_show_what_was_made(generator, picture, tmp_path):
     made.save(tmp_path / "a.png")
     assert tagbrush.Image.open(tmp_path / "a.png") == made.image
     assert repr(made).startswith("Generated(image=Image(")
+
+
+def test_prompts_are_prepared(tmp_path):
+    (tmp_path / "color.txt").write_text("red\ngreen\n")
+    (tmp_path / "Film.safetensors").write_text("")
+    prompter = Prompter(wildcards=tmp_path, loras=[tmp_path])
+    assert prompter.style_names[:2] == ["Random Style", "Fooocus Enhance"]
+    how = {"n": 2, "seed": 5, "wildcards_in_order": True}
+    requests, loras = prompter.prepare("a __color__ [[cat, dog]], <lora:Film:0.5>", "bad.", **how)
+    assert [(r.prompt, r.negative_prompt, r.seed, r.as_is) for r in requests] == [
+        ("a red cat", "bad", 5, True),
+        ("a green dog", "bad", 6, True),
+    ]
+    assert loras == [Lora(tmp_path / "Film.safetensors", 0.5)]
+    for wrong, error in [
+        ({"styles": ["Moon"]}, tagbrush.InvalidInputError),
+        ({"styles": ["Fooocus V2"]}, tagbrush.UnsupportedError),
+        ({"styles": "Moon"}, TypeError),
+        ({"n": 0}, tagbrush.InvalidInputError),
+    ]:
+        with pytest.raises(error):
+            prompter.prepare("a", **wrong)
+    with pytest.raises(tagbrush.ModelNotFoundError, match="Sun.safetensors"):
+        prompter.prepare("<lora:Sun:1>")
+    with pytest.raises(tagbrush.InvalidInputError, match="no styles"):
+        Prompter(styles=tmp_path)
+
+
+def test_refiners_and_masks():
+    small = {**FAST, "guidance_scale": 1}
+    refined = GeneratePipeline.load(GENERATE_MODEL, dtype="f32", refiner=GENERATE_GOLDENS.parent / "generate-refiner/model")
+    late = refined.generate("a", refiner_switch=1, **small)[0].image
+    assert late != refined.generate("a", refiner_switch=0.5, refiner_swap="separate", **small)[0].image
+    with pytest.raises(tagbrush.UnsupportedError, match="interposer"):
+        refined.generate("a", refiner_swap="vae", **small)
+    whole = np.full((48, 64, 3), 90, np.uint8)
+    mask = np.zeros((48, 64), np.uint8)
+    for wrong in ({"mask": mask}, {"image": whole, "mask": mask}, {"image": whole, "mask": mask[:9] + 255}, {"outpaint": (9, 0, 0, 0)}):
+        with pytest.raises(tagbrush.InvalidInputError) as failed:
+            refined.generate("a", **wrong, **small)
+        assert failed.value.context["field"] in ("mask", "outpaint")
 
 
 def test_performances():

@@ -102,8 +102,8 @@ pub use folder::{
     Summary, find_pictures,
 };
 pub use generate::{
-    ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, Performance,
-    PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, parse_aspect_ratio,
+    ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, Outpaint,
+    Performance, PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, parse_aspect_ratio,
 };
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;

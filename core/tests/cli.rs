@@ -322,6 +322,43 @@ fn pictures_are_generated_from_prompts_and_pictures() {
     let made = generate(&["--prompt", "a cat", "--image", &image, "--denoise", "0.3"]);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
     assert_ne!(read("0000.png"), first);
+    // Arrays, wildcards and styles are there before the model is asked.
+    let words = folder.path().join("words");
+    fs::create_dir(&words).unwrap();
+    fs::write(words.join("animal.txt"), "cat").unwrap();
+    let words = words.display().to_string();
+    let made = generate(&["--prompt", "a [[__animal__, dog]]", "--wildcards", &words]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert_eq!(read("0000.png"), first);
+    let made = generate(&["--prompt", "a cat", "--style", "Fooocus Sharp"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert_ne!(read("0000.png"), first);
+    let made = generate(&["--prompt", "a cat", "--style", "Moon"]);
+    assert!(stderr(&made).contains("unknown style `Moon`"), "{}", stderr(&made));
+    // Files of LoRAs come by path, by a prompt and by a performance.
+    let loras = folder.path().join("loras");
+    fs::create_dir(&loras).unwrap();
+    let file = core().join("tests/goldens/generate-lora/lora_kohya.safetensors");
+    fs::copy(&file, loras.join("film.safetensors")).unwrap();
+    let loras_of = loras.display().to_string();
+    let by_name = ["--prompt", "a cat, <lora:film:0.5>", "--prompt", "a cat"];
+    let made = generate(&[&by_name[..], &["--lora-folder", &loras_of]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let with = read("0000.png");
+    assert_ne!(with, first);
+    assert_eq!(read("0001.png"), first);
+    let made = generate(&["--prompt", "a cat", "--lora", &format!("{}:0.5", file.display())]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert_eq!(read("0000.png"), with);
+    let fast = ["--prompt", "a cat", "--performance", "lightning", "--lora-folder", &loras_of];
+    let made = generate(&fast);
+    assert_eq!(made.status.code(), Some(1));
+    let needed = "sdxl_lightning_4step_lora.safetensors";
+    assert!(stderr(&made).contains(needed), "{}", stderr(&made));
+    fs::copy(&file, loras.join(needed)).unwrap();
+    let made = generate(&fast);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert_ne!(read("0000.png"), first);
     // Mistakes are told before the model is looked for.
     for (option, value) in [("--steps", "0"), ("--sampler", "best"), ("--size", "60x64")] {
         let made = tagbrush(&[

@@ -45,7 +45,9 @@ _Callback: TypeAlias = Callable[[int, int | None, float | None], object] | None
 _Label: TypeAlias = tuple[str, int, int | None, float | None]
 _Known: TypeAlias = tuple[str, Literal["tag", "edit"], list[str], float | None, str | None]
 _EditRequest: TypeAlias = tuple[list[ImageLike], str, str | None, int | None]
-_GenerateRequest: TypeAlias = tuple[str, str, ImageLike | None, int | None, bool]
+_GenerateRequest: TypeAlias = tuple[
+    str, str, ImageLike | None, int | None, bool, ImageLike | None, tuple[int, int, int, int]
+]
 _Output: TypeAlias = tuple[Image, int, int, int, Floats | None]
 
 @final

@@ -43,8 +43,22 @@ class GenerateRequest:
     """Lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside spaces
     are left out, as Fooocus does with what people write, but not with its styles."""
 
+    mask: ImageLike | None = None
+    """What of the picture is made anew: white pixels of a picture of its size. All else stays to the bit, and the
+    output has the picture's size, with what ``outpaint`` adds."""
+    outpaint: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Pixels that are added on the left, above, on the right and below."""
+
     def _parts(self) -> _core._GenerateRequest:
-        return self.prompt, self.negative_prompt, self.image, self.seed, self.as_is
+        return (
+            self.prompt,
+            self.negative_prompt,
+            self.image,
+            self.seed,
+            self.as_is,
+            self.mask,
+            self.outpaint,
+        )
 
 
 class Generated(Output):
@@ -95,13 +109,15 @@ class GeneratePipeline(Pipeline):
         *,
         negative_prompt: str = "",
         image: ImageLike | None = None,
+        mask: ImageLike | None = None,
+        outpaint: tuple[int, int, int, int] = (0, 0, 0, 0),
         progress: Progress | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generated]:
         """The variants of one prompt: ``n`` pictures.
 
         Args:
-            prompt, negative_prompt, image: see :class:`GenerateRequest`.
+            prompt, negative_prompt, image, mask, outpaint: see :class:`GenerateRequest`.
             progress: ``True`` for a bar of tqdm, or a function of (steps done, steps in all, seconds
                 left) that cancels by giving ``False``.
             options: see :class:`GenerateOptions`.
@@ -112,7 +128,7 @@ class GeneratePipeline(Pipeline):
             OutOfMemoryError: there is not enough memory.
             CancelledError: the callback gave ``False``.
         """
-        request = GenerateRequest(prompt, negative_prompt, image)
+        request = GenerateRequest(prompt, negative_prompt, image, mask=mask, outpaint=outpaint)
         return batch(_work(self._core.generate_batch, [request], options), "raise", progress)
 
     @overload

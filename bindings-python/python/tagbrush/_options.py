@@ -310,6 +310,13 @@ class GenerateOptions(TypedDict, total=False):
     denoise: float
     """How much of a request's picture is made anew, above 0 and up to 1. Of no effect on requests without a
     picture."""
+    inpaint_strength: float
+    """As ``denoise``, for the parts of pictures that are made anew; 1 forgets what was there."""
+    inpaint_field: float
+    """How much of a picture the network sees at least beside the part that is made anew: 0 for little, 1 for the
+    whole picture, which it always sees with ``outpaint``."""
+    mask_growth: int
+    """Pixels that masks are made wider by, or narrower below 0; -64 to 64."""
     keep_values: bool
     """Keep the values of outputs before they are rounded to 8 bits, as ``Generated.values``."""
 
@@ -357,6 +364,9 @@ GENERATE_DEFAULTS: dict[str, object] = {
     "refiner_switch": 0.5,
     "refiner_swap": "joint",
     "denoise": 0.5,
+    "inpaint_strength": 1.0,
+    "inpaint_field": 0.618,
+    "mask_growth": 0,
 }
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
-    LoadOptions, Lora, Performance, Precision, PrepareOptions, Prompter, RefinerSwap, Result,
-    SamplerKind, Scheduler, SizeGuidance,
+    LoadOptions, Lora, Outpaint, Performance, Precision, PrepareOptions, Prompter, RefinerSwap,
+    Result, SamplerKind, Scheduler, SizeGuidance,
 };
 use clap::Args;
 
@@ -41,6 +41,12 @@ pub(super) struct GenerateCommand {
     /// An image to start from, for all prompts
     #[arg(long, value_name = "IMAGE")]
     image: Option<PathBuf>,
+    /// What of --image is made anew: the white pixels of an image of its size. Outputs have its size
+    #[arg(long, value_name = "IMAGE", requires = "image")]
+    mask: Option<PathBuf>,
+    /// Pixels to add at the sides of --image
+    #[arg(long, value_name = "LEFT,TOP,RIGHT,BOTTOM", requires = "image")]
+    outpaint: Option<Borders>,
     /// The folder for outputs: 0000.png, 0001.png, ...
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
@@ -154,6 +160,15 @@ struct How {
     /// How much of --image is made anew, above 0 and up to 1
     #[arg(long, default_value = "0.5", value_name = "F")]
     denoise: f64,
+    /// How much of what --mask shows is made anew, above 0 and up to 1, which forgets what was there
+    #[arg(long, default_value = "1", value_name = "F")]
+    inpaint_strength: f64,
+    /// How much of --image the model sees at least beside that part, 0 to 1
+    #[arg(long, default_value = "0.618", value_name = "F")]
+    inpaint_field: f64,
+    /// Pixels that --mask is made wider by, or narrower below 0
+    #[arg(long, default_value = "0", value_name = "N", allow_negative_numbers = true)]
+    mask_growth: i32,
     /// Tell the model the real size always, and not a larger one at first
     #[arg(long)]
     no_size_guidance: bool,
@@ -177,6 +192,25 @@ impl std::str::FromStr for Sides {
             Error::new(ErrorKind::InvalidInput, message).with("field", "size")
         };
         sides.map(|(width, height)| Self(width, height)).ok_or_else(unknown)
+    }
+}
+
+/// Pixels at the sides.
+#[derive(Clone, Copy)]
+struct Borders(Outpaint);
+
+impl std::str::FromStr for Borders {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let sides: Option<Vec<usize>> = text.split(',').map(|s| s.trim().parse().ok()).collect();
+        match sides.as_deref() {
+            Some(&[left, top, right, bottom]) => Ok(Self(Outpaint { left, top, right, bottom })),
+            _ => {
+                let message = format!("`{text}` are no sides; expected LEFT,TOP,RIGHT,BOTTOM");
+                Err(Error::new(ErrorKind::InvalidInput, message).with("field", "outpaint"))
+            }
+        }
     }
 }
 
@@ -263,9 +297,10 @@ impl GenerateCommand {
             let prepared = prompter.prepare(prompt, &self.negative_prompt, &options);
             let prepared = prepared.map_err(|error| error.with("prompt", i))?;
             let loras: Vec<Lora> = loras.iter().cloned().chain(prepared.loras).collect();
-            let requests = prepared.requests.into_iter().map(|request| match &self.image {
-                Some(image) => request.image(image),
-                None => request,
+            let requests = prepared.requests.into_iter().map(|mut request| {
+                request.image = self.image.as_ref().map(Into::into);
+                request.mask = self.mask.as_ref().map(Into::into);
+                request.outpaint(self.outpaint.map(|Borders(sides)| sides).unwrap_or_default())
             });
             match groups.last_mut() {
                 Some((last, group)) if *last == loras => group.extend(requests),
@@ -302,7 +337,9 @@ impl How {
         let mut options = GenerateOptions::default()
             .size(width, height)
             .clip_skip(self.clip_skip)
-            .denoise(self.denoise);
+            .denoise(self.denoise)
+            .inpaint(self.inpaint_strength, self.inpaint_field)
+            .mask_growth(self.mask_growth);
         if let Some(performance) = self.performance {
             options = options.performance(performance);
         }

@@ -1,8 +1,10 @@
 //! Pictures out of prompts: SDXL, sampled as Fooocus does.
 
 mod aspect;
+mod condition;
 mod denoiser;
 mod find;
+mod inpaint;
 mod load;
 mod networks;
 mod options;
@@ -13,6 +15,7 @@ mod prompt;
 mod recipe;
 mod refiner;
 mod run;
+mod sample;
 mod sharpen;
 #[cfg(test)]
 mod tests;
@@ -21,7 +24,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
-pub use options::{GenerateOptions, GenerateRequest, SizeGuidance};
+pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
 pub use refiner::RefinerSwap;

@@ -1,7 +1,7 @@
 //! The networks that LoRA files change: read when they are needed, and again when their changes are others.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use candle_core::DType;
@@ -106,8 +106,7 @@ impl Networks {
     /// made meanwhile. Networks that these files do not concern, nor the last ones did, stay.
     pub(super) fn set_loras(&self, loras: &[Lora], running: &Mutex<()>) -> Result<()> {
         let wanted: Vec<InUse> = loras.iter().map(InUse::of).collect();
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        if *in_use == wanted {
+        if *self.in_use() == wanted {
             return Ok(());
         }
         let bases = [
@@ -123,13 +122,18 @@ impl Networks {
             self.small.set(Arc::clone(small));
             self.large.set(Arc::clone(large));
         }
-        *in_use = wanted;
+        // Never waited for by who makes pictures: those ask for it while they run.
+        *self.in_use() = wanted;
         Ok(())
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, Vec<InUse>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The LoRA files that are in use, but for those whose scale is 0.
     pub(super) fn loras(&self) -> Vec<PathBuf> {
-        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = self.in_use();
         in_use.iter().filter(|lora| lora.scale != 0.0).map(|lora| lora.file.clone()).collect()
     }
 

@@ -16,6 +16,8 @@ const MAX_SIDE: usize = 1 << 13;
 const MAX_PROMPT: usize = 32 << 10;
 /// Largest sharpness.
 const MAX_SHARPNESS: f32 = 30.0;
+/// Most pixels that a mask is made wider by.
+const MAX_GROWTH: u32 = 64;
 /// Largest weight of a part of the network.
 const MAX_FREEU: f64 = 10.0;
 /// Largest scale of guidance.
@@ -32,6 +34,12 @@ pub struct GenerateRequest {
     /// A picture to start from, stretched to the size of the output. How much of it stays is up to
     /// [`GenerateOptions::denoise`].
     pub image: Option<Input>,
+    /// What of the picture is made anew: white pixels of a picture of its size. All else stays to the bit, and the
+    /// output has the picture's size, with what [`outpaint`](Self::outpaint) adds. How much of it is made anew is up
+    /// to [`GenerateOptions::inpaint_strength`].
+    pub mask: Option<Input>,
+    /// What is added at the sides of the picture.
+    pub outpaint: Outpaint,
     /// The seed of the first variant, in place of that of the options.
     pub seed: Option<u64>,
     /// Whether lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside
@@ -59,6 +67,20 @@ impl GenerateRequest {
         self
     }
 
+    /// The same request, making anew what is white in a mask.
+    #[must_use]
+    pub fn mask(mut self, mask: impl Into<Input>) -> Self {
+        self.mask = Some(mask.into());
+        self
+    }
+
+    /// The same request with more at the sides of its picture.
+    #[must_use]
+    pub fn outpaint(mut self, outpaint: Outpaint) -> Self {
+        self.outpaint = outpaint;
+        self
+    }
+
     /// The same request with a seed of its own.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -74,7 +96,39 @@ impl GenerateRequest {
                 return Err(Error::invalid_input(message).with("field", field));
             }
         }
-        Ok(())
+        let asks = [("mask", self.mask.is_some()), ("outpaint", !self.outpaint.is_none())];
+        match asks.iter().find(|(_, asks)| *asks && self.image.is_none()) {
+            Some((field, _)) => {
+                let message = "there is no picture to make a part of anew";
+                Err(Error::invalid_input(message).with("field", field))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a part of its picture is made anew.
+    pub(super) fn is_inpainted(&self) -> bool {
+        self.mask.is_some() || !self.outpaint.is_none()
+    }
+}
+
+/// Pixels that are added at the sides of a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outpaint {
+    /// On the left.
+    pub left: usize,
+    /// Above.
+    pub top: usize,
+    /// On the right.
+    pub right: usize,
+    /// Below.
+    pub bottom: usize,
+}
+
+impl Outpaint {
+    /// Whether nothing is added.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -114,6 +168,14 @@ pub struct GenerateOptions {
     /// How much of a request's picture is made anew, above 0 and up to 1: such a part of the noise levels
     /// is gone through, in as many steps. Requests without a picture are not concerned.
     pub denoise: f64,
+    /// As `denoise`, for the parts of pictures that are made anew; 1 forgets what was there. With
+    /// [`GenerateRequest::outpaint`] it is 1.
+    pub inpaint_strength: f64,
+    /// How much of a picture the network sees at least beside the part that is made anew: 0 for little, 1 for the
+    /// whole picture, which it always sees with [`GenerateRequest::outpaint`].
+    pub inpaint_field: f64,
+    /// Pixels that masks are made wider by, or narrower below 0; -64 to 64.
+    pub mask_growth: i32,
     /// What [`performance`](Self::performance) was called with. The LoRA that it needs must be applied to the
     /// model.
     pub performance: Option<Performance>,
@@ -162,6 +224,9 @@ impl Default for GenerateOptions {
             refiner_swap: RefinerSwap::Joint,
             freeu: None,
             denoise: 0.5,
+            inpaint_strength: 1.0,
+            inpaint_field: 0.618,
+            mask_growth: 0,
             performance: None,
             keep_values: false,
         }
@@ -267,6 +332,20 @@ impl GenerateOptions {
         self
     }
 
+    /// The same options with another strength of what is made anew in pictures, and more or less of what is around.
+    #[must_use]
+    pub fn inpaint(mut self, strength: f64, field: f64) -> Self {
+        (self.inpaint_strength, self.inpaint_field) = (strength, field);
+        self
+    }
+
+    /// The same options with masks made wider or narrower.
+    #[must_use]
+    pub fn mask_growth(mut self, pixels: i32) -> Self {
+        self.mask_growth = pixels;
+        self
+    }
+
     /// The same options with a seed.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -316,6 +395,20 @@ impl GenerateOptions {
         if !(0.0..=1.0).contains(&switch) {
             return wrong("refiner_switch", format!("refiner_switch is {switch}, expected 0 to 1"));
         }
+        if !(self.inpaint_strength > 0.0 && self.inpaint_strength <= 1.0) {
+            let found = self.inpaint_strength;
+            let message = format!("inpaint_strength is {found}, expected above 0 and up to 1");
+            return wrong("inpaint_strength", message);
+        }
+        if !(0.0..=1.0).contains(&self.inpaint_field) {
+            let found = self.inpaint_field;
+            return wrong("inpaint_field", format!("inpaint_field is {found}, expected 0 to 1"));
+        }
+        if self.mask_growth.unsigned_abs() > MAX_GROWTH {
+            let found = self.mask_growth;
+            let expected = format!("-{MAX_GROWTH} to {MAX_GROWTH}");
+            return wrong("mask_growth", format!("mask_growth is {found}, expected {expected}"));
+        }
         let FreeU { b1, b2, s1, s2 } = self.freeu.unwrap_or_default();
         for (field, value) in
             [("freeu.b1", b1), ("freeu.b2", b2), ("freeu.s1", s1), ("freeu.s2", s2)]
@@ -330,10 +423,10 @@ impl GenerateOptions {
         self.sigmas().map(|_| ())
     }
 
-    /// The sigmas of requests without and with a picture.
-    pub(super) fn sigmas(&self) -> Result<[Vec<f64>; 2]> {
+    /// The sigmas of requests without a picture, with one, and with a part of one that is made anew.
+    pub(super) fn sigmas(&self) -> Result<[Vec<f64>; 3]> {
         let sigmas = |denoise| self.scheduler.sigmas(self.sampler, self.steps, denoise);
-        Ok([sigmas(1.0)?, sigmas(self.denoise)?])
+        Ok([sigmas(1.0)?, sigmas(self.denoise)?, sigmas(self.inpaint_strength)?])
     }
 
     /// Whether negative prompts are looked at.

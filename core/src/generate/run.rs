@@ -8,21 +8,19 @@ use std::time::Instant;
 
 use candle_core::{Result as Computed, Tensor};
 
+use super::condition::{Condition, latents_of};
 use super::denoiser::{GenerateDenoiser, Prompts, SizedPrompt};
 use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
 use super::prompt::encode::{Conditioning, TextEncoders};
-use super::prompt::lines::texts;
-use super::recipe::MULTIPLE;
 use super::refiner::{Refiner, RefinerSwap};
+use super::sample::{Masked, Sigmas};
 use super::{Generated, Model};
 use crate::control::{Control, Preview};
 use crate::device::classify;
-use crate::diffusion::{
-    Branch, LatentColours, Question, Sample, Sampler, Step, denoise, picture, runs,
-};
+use crate::diffusion::{Branch, LatentColours, Sample, Step, denoise, picture, runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::models::sdxl::{Added, UNet};
-use crate::pixels::{Filter, Input, Step as PixelStep, apply_steps};
+use crate::pixels::Image;
 use crate::schedule::{self, Noise, TorchGenerator};
 
 /// Latents of one pass of the network, both sides of guidance counted: beyond this a CPU does not gain by
@@ -34,16 +32,6 @@ const TOLD_MULTIPLE: usize = 64;
 /// Gives the result of a picture, by its number.
 pub(super) type Deliver<'a> = dyn FnMut(usize, Result<Generated>) + 'a;
 
-/// What the pictures of a request are made from.
-struct Condition<'a> {
-    request: &'a GenerateRequest,
-    positive: Conditioning,
-    /// With guidance.
-    negative: Option<Conditioning>,
-    /// The latents `(h, w, c)` of the picture that it starts from.
-    picture: Option<Tensor>,
-}
-
 /// One picture to make.
 struct Output<'a> {
     request: usize,
@@ -53,14 +41,14 @@ struct Output<'a> {
 }
 
 /// All of one call.
-struct Run<'a> {
-    model: &'a Model,
-    texts: TextEncoders,
+pub(super) struct Run<'a> {
+    pub(super) model: &'a Model,
+    pub(super) texts: TextEncoders,
     unet: Arc<UNet>,
-    options: &'a GenerateOptions,
-    /// Of requests without and with a picture; the same number.
-    sigmas: [Vec<f64>; 2],
-    control: &'a Control,
+    pub(super) options: &'a GenerateOptions,
+    /// Of requests without and with a picture, and with a part of one; the same number.
+    sigmas: [Vec<f64>; 3],
+    pub(super) control: &'a Control,
     /// Steps of all outputs, those that are done or will not be made, and those that were computed.
     steps: usize,
     steps_done: usize,
@@ -120,92 +108,37 @@ impl Run<'_> {
                 }
             }
         };
-        let (width, height) = self.latents();
         let sides = if self.options.is_guided() { 2 } else { 1 };
-        let latents = vec![sides * width * height; outputs.len()];
+        let count = |output: &Output<'_>| {
+            let (width, height) = latents_of(output.condition.size);
+            sides * width * height
+        };
+        let latents: Vec<usize> = outputs.iter().map(count).collect();
         for run in runs(&latents, BUDGET, self.model.batch_size) {
-            let outputs = &outputs[run];
-            for (output, made) in outputs.iter().zip(self.make(outputs)) {
-                fail_until(&mut next, output.request, deliver);
-                deliver(output.request * n + output.variant, made);
+            // What goes through the network together is of one size.
+            let alike = |a: &Output<'_>, b: &Output<'_>| a.condition.size == b.condition.size;
+            for outputs in outputs[run].chunk_by(alike) {
+                for (output, made) in outputs.iter().zip(self.make(outputs)) {
+                    fail_until(&mut next, output.request, deliver);
+                    deliver(output.request * n + output.variant, made);
+                }
             }
         }
         fail_until(&mut next, requests.len(), deliver);
-    }
-
-    /// Width and height in latents.
-    fn latents(&self) -> (usize, usize) {
-        (self.options.size.0 / MULTIPLE, self.options.size.1 / MULTIPLE)
-    }
-
-    /// What every request is made from. A prompt that several requests have is encoded once.
-    fn conditions<'a>(&self, requests: &'a [GenerateRequest]) -> Vec<Result<Condition<'a>>> {
-        let mut known = HashMap::new();
-        let each = requests.iter().enumerate();
-        each.map(|(i, request)| {
-            self.condition(request, &mut known).map_err(|error| error.with("request", i))
-        })
-        .collect()
-    }
-
-    fn condition<'a>(
-        &self,
-        request: &'a GenerateRequest,
-        known: &mut HashMap<(&'a str, bool), Conditioning>,
-    ) -> Result<Condition<'a>> {
-        request.check()?;
-        let mut encode = |field: &'static str, prompt: &'a str| {
-            if let Some(text) = known.get(&(prompt, request.as_is)) {
-                return Ok(text.clone());
-            }
-            self.control.check()?;
-            let text = self
-                .encode(prompt, request.as_is)
-                .map_err(|error: Error| error.with("field", field))?;
-            known.insert((prompt, request.as_is), text.clone());
-            Ok(text)
-        };
-        let positive = encode("prompt", &request.prompt)?;
-        let negative = match self.options.is_guided() {
-            true => Some(encode("negative_prompt", &request.negative_prompt)?),
-            false => None,
-        };
-        let picture = request.image.as_ref().map(|image| self.picture(image)).transpose();
-        let picture = picture.map_err(|error| error.with("field", "image"))?;
-        Ok(Condition { request, positive, negative, picture })
-    }
-
-    /// The latents of a picture that is laid over white and stretched to the output's size.
-    fn picture(&self, image: &Input) -> Result<Tensor> {
-        self.control.check()?;
-        let image = image.clone().decode(&self.model.decode)?;
-        let from = (image.width() as usize, image.height() as usize);
-        let (width, height) = self.options.size;
-        let step = PixelStep::Stretch { size: (width, height), filter: Filter::Lanczos };
-        let pixels = apply_steps(&image.to_rgb8_over([255; 3]), from, &[step])?;
-        let values: Vec<f32> = pixels.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
-        let device = self.model.placement.candle();
-        Tensor::from_vec(values, (1, height, width, 3), device)
-            .and_then(|values| self.model.vae.encode(&values)?.squeeze(0))
-            .map_err(|e| classify(e, "cannot encode a picture"))
-    }
-
-    fn encode(&self, prompt: &str, as_is: bool) -> Result<Conditioning> {
-        let texts = texts(prompt, as_is);
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.texts.encode(&texts, texts.len(), self.options.clip_skip)
     }
 
     /// The prompts of outputs as the network takes them. What its layers make of a text is large, so it
     /// is there for a run only, and once for equal texts.
     fn prompts(&self, outputs: &[Output<'_>]) -> Result<Vec<Prompts>> {
         let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
+        // All outputs of a run are of one size.
+        let size = outputs.first().map_or(self.options.size, |output| output.condition.size);
         let mut known: HashMap<(Branch, &str, bool), Arc<SizedPrompt>> = HashMap::new();
         let mut sized = |branch, (prompt, as_is), text: &Conditioning, scale| -> Result<_> {
             Ok(match known.entry((branch, prompt, as_is)) {
                 Entry::Occupied(sized) => Arc::clone(sized.get()),
                 Entry::Vacant(place) => {
-                    Arc::clone(place.insert(Arc::new(self.sized(branch, text, scale)?)))
+                    Arc::clone(place.insert(Arc::new(self.sized(branch, text, scale, size)?)))
                 }
             })
         };
@@ -224,8 +157,13 @@ impl Run<'_> {
     }
 
     /// A text for the network, which is told that the picture has `scale` times its size, and its size.
-    fn sized(&self, branch: Branch, text: &Conditioning, scale: f32) -> Result<SizedPrompt> {
-        let (width, height) = self.options.size;
+    fn sized(
+        &self,
+        branch: Branch,
+        text: &Conditioning,
+        scale: f32,
+        (width, height): (usize, usize),
+    ) -> Result<SizedPrompt> {
         let told = |side: usize| {
             let times = (side as f32 / TOLD_MULTIPLE as f32).round_ties_even();
             times * TOLD_MULTIPLE as f32
@@ -269,8 +207,18 @@ impl Run<'_> {
                     .map_err(|e| classify(e, "cannot decode a picture"))?;
                 picture(&values)
             };
-            let (image, values) =
-                latents.and_then(decode).map_err(|error| error.with("request", output.request))?;
+            let pasted = |(image, values): (Image, Vec<f32>)| match output.condition.part() {
+                Some(part) => {
+                    let image = part.area.paste(&image)?;
+                    let values = image.pixels().iter().map(|v| f32::from(*v) / 255.0).collect();
+                    Ok((image, values))
+                }
+                None => Ok((image, values)),
+            };
+            let (image, values) = latents
+                .and_then(decode)
+                .and_then(pasted)
+                .map_err(|error| error.with("request", output.request))?;
             let Output { request, variant, seed, .. } = *output;
             let values = self.options.keep_values.then(|| values.into());
             Ok(Generated { image, values, request, variant, seed })
@@ -284,7 +232,7 @@ impl Run<'_> {
         let unet = &*Arc::clone(&self.unet);
         let mut samples = Vec::with_capacity(outputs.len());
         for output in outputs {
-            let sampler = self.sampler(output.seed, output.condition.picture.as_ref())?;
+            let sampler = self.sampler(output.seed, output.condition)?;
             let guidance = output.condition.negative.is_some().then_some(options.guidance_scale);
             samples.push(Sample { sampler: Box::new(sampler), guidance });
         }
@@ -321,13 +269,15 @@ impl Run<'_> {
     }
 
     /// A sample of a seed at the first sigma. Noise is drawn as the reference draws it, channels outside.
-    fn sampler(&self, seed: u64, picture: Option<&Tensor>) -> Result<Sigmas> {
+    fn sampler(&self, seed: u64, condition: &Condition<'_>) -> Result<Sigmas> {
         let options = self.options;
-        let (width, height) = self.latents();
+        let (width, height) = latents_of(condition.size);
+        let picture = condition.picture.as_ref().map(|picture| &picture.latents);
         let channels = self.model.vae.latent_channels();
         let mut generator = TorchGenerator::new(seed);
         let numbers = generator.normal(channels * height * width);
-        let sigmas = &self.sigmas[usize::from(picture.is_some())];
+        let kind = condition.part().map_or(usize::from(picture.is_some()), |part| part.sigmas);
+        let sigmas = &self.sigmas[kind];
         let scale = options.scheduler.noise_scale(sigmas);
         let device = self.model.placement.candle();
         let start = Tensor::from_vec(numbers, (channels, height, width), device)
@@ -345,7 +295,15 @@ impl Run<'_> {
             _ => (&sigmas[..], None),
         };
         let state = schedule::Sampler::new(options.sampler, now, start, noise)?;
-        Ok(Sigmas { state, later, before: 0, estimate: None })
+        let masked = condition.part().zip(picture).map(|(part, picture)| Masked {
+            mask: part.mask.clone(),
+            picture: picture.clone(),
+            generator: TorchGenerator::new(seed.wrapping_add(1)),
+            latents: None,
+        });
+        let mut sigmas = Sigmas { state, later, before: 0, estimate: None, masked };
+        sigmas.lay_around().map_err(|e| classify(e, "cannot lay out noise"))?;
+        Ok(sigmas)
     }
 }
 
@@ -369,44 +327,5 @@ impl Model {
         self.colours
             .get()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the colours of previews were lost"))
-    }
-}
-
-/// A sampler along sigmas in the denoising loop.
-struct Sigmas {
-    state: schedule::Sampler,
-    /// What another run goes along when this one is over, and the steps before it.
-    later: Option<(Vec<f64>, usize)>,
-    /// Steps before this run.
-    before: usize,
-    /// The last answer, which is the picture that the network sees.
-    estimate: Option<Tensor>,
-}
-
-impl Sampler for Sigmas {
-    fn question(&self) -> Option<Question<'_>> {
-        let query = self.state.query()?;
-        let step = self.before + self.state.steps_done();
-        Some(Question { latents: query.latents, sigma: query.sigma, step })
-    }
-
-    fn accept(&mut self, answer: Tensor) -> Computed<Option<usize>> {
-        let done = self.state.accept(&answer)?.map(|done| self.before + done.step);
-        self.estimate = Some(answer);
-        if self.state.query().is_none()
-            && let Some((sigmas, before)) = self.later.take()
-        {
-            self.state = self.state.again(&sigmas).map_err(candle_core::Error::wrap)?;
-            self.before = before;
-        }
-        Ok(done)
-    }
-
-    fn latents(&self) -> &Tensor {
-        self.state.latents()
-    }
-
-    fn estimate(&self) -> Computed<Tensor> {
-        Ok(self.estimate.as_ref().unwrap_or(self.state.latents()).clone())
     }
 }

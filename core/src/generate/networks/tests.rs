@@ -175,6 +175,24 @@ fn networks_that_are_not_concerned_stay() {
     assert_eq!(pointers(), changed);
 }
 
+#[test]
+fn files_are_applied_while_pictures_are_made() {
+    let pipeline = pipeline();
+    let plain = picture(&pipeline);
+    let other = pipeline.clone();
+    let fast = GenerateOptions { steps: 1, ..options().performance(crate::Performance::Speed) };
+    let maker = std::thread::spawn(move || {
+        let request = GenerateRequest::new("a").seed(3);
+        (0..20).for_each(|_| drop(other.generate(&request, &fast).unwrap()));
+    });
+    while !maker.is_finished() {
+        pipeline.set_loras(&[lora("kohya")]).unwrap();
+        pipeline.set_loras(&[]).unwrap();
+    }
+    maker.join().unwrap();
+    assert_eq!(picture(&pipeline), plain);
+}
+
 /// A file for another model names layers that this one has not, or of other shapes.
 #[test]
 fn files_for_other_models_are_refused_by_name() {
