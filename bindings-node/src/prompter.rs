@@ -41,7 +41,7 @@ impl Prompter {
         styles: Option<String>,
         wildcards: Option<String>,
         loras: Vec<String>,
-    ) -> Answer<Self> {
+    ) -> Answer<Prompter> {
         let mut prompter = Ok(tagbrush::Prompter::new());
         if let Some(folder) = styles {
             prompter = prompter.and_then(|prompter| prompter.styles(folder));
@@ -51,7 +51,7 @@ impl Prompter {
                 Some(folder) => prompter.wildcards(folder),
                 None => prompter,
             };
-            Self(loras.into_iter().fold(prompter, tagbrush::Prompter::loras))
+            Prompter(loras.into_iter().fold(prompter, tagbrush::Prompter::loras))
         }))
     }
 
