@@ -1,4 +1,4 @@
-"""Prints the README's tables from `results/cpu.json` and `results/tagger.json`.
+"""Prints the README's tables from `results/cpu*.json` and `results/tagger*.json`: one for each machine.
 
     python benches/table.py
 """
@@ -14,8 +14,8 @@ def cell(row, batch):
     return f"{row[batch]['images/s']:.2f}" if row and batch in row else "-"
 
 
-def networks():
-    data = json.loads((RESULTS / "cpu.json").read_text())
+def networks(path):
+    data = json.loads(path.read_text())
     print(f"{data['what']}; {data['processor']}, {data['threads']} threads, {data['kernels'].split(':')[0]}\n")
     for batch in ("batch 1", "batch 8"):
         if not any(batch in row for model in data["models"].values() for row in model.values()):
@@ -31,8 +31,7 @@ def networks():
     print("largest resident memory, ViT-B:", ", ".join(f"{key} {value:.0f} MB" for key, value in memory.items()))
 
 
-def pipelines():
-    path = RESULTS / "tagger.json"
+def pipelines(path):
     data = json.loads(path.read_text())
     print(f"\n{data['what']}; {data['processor']}, {data['threads']} threads\n")
     print("| | images/s |\n|---|---|")
@@ -40,5 +39,7 @@ def pipelines():
         print(f"| {name} | {row['images/s']:.2f} |")
 
 
-networks()
-pipelines()
+for path in sorted(RESULTS.glob("cpu*.json")):
+    networks(path)
+for path in sorted(RESULTS.glob("tagger*.json")):
+    pipelines(path)
