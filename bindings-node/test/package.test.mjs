@@ -125,6 +125,11 @@ const OTHERWISE = {
       [`EditLoadOptions.${name}`],
     ]),
   ),
+  // Only models that generate have it.
+  "LoadOptions.refiner": ["GenerateLoadOptions.refiner"],
+  // Two values at once, which have names here.
+  "GenerateOptions.refiner": ["GenerateOptions.refiner_switch", "GenerateOptions.refiner_swap"],
+  "GenerateOptions.inpaint": ["GenerateOptions.inpaint_strength", "GenerateOptions.inpaint_field"],
   // They add one to a map, which is given whole here.
   "TagOptions.category_threshold": ["TagOptions.category_thresholds"],
   "TagOptions.tag_threshold": ["TagOptions.tag_thresholds"],

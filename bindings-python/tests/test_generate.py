@@ -164,7 +164,7 @@ def test_wrong_options_are_named(generator, options, field):
 
 
 def test_wrong_calls(generator):
-    with pytest.raises(TypeError, match="cfg.*known: n, size, steps"):
+    with pytest.raises(TypeError, match="cfg.*known: n, size, performance, steps"):
         generator.generate("a", cfg=3)
     with pytest.raises(TypeError, match="an image is"):
         generator.generate("a", image=3)

@@ -21,6 +21,7 @@ __all__ = [
     "Image",
     "OutputStream",
     "Preview",
+    "Prompter",
     "Tag",
     "TagStream",
     "Tagger",
@@ -32,6 +33,7 @@ __all__ = [
     "find_known",
     "known_models",
     "main",
+    "performance_lora",
     "pull",
     "set_threads",
 ]
@@ -312,6 +314,7 @@ class GeneratePipeline:
     @property
     def dtype(self) -> Literal["f32", "bf16", "f16"]: ...
 
+@final
 class Prompter:
     def __new__(cls, styles: str | None, wildcards: str | None, loras: Sequence[str]) -> Prompter: ...
     @property
