@@ -1,5 +1,6 @@
 """Muon for many small matrices: as torch.optim.Muon with `match_rms_adamw`, but
-matrices of one shape are worked on together, which is several times as fast."""
+matrices of one shape are worked on together, which is several times as fast.
+Kernels of convolutions are matrices with a row for each channel that they make."""
 
 import torch
 
@@ -27,17 +28,20 @@ class Muon(torch.optim.Optimizer):
             alike = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    alike.setdefault((min(p.shape), max(p.shape)), []).append(p)
+                    shape = len(p), p.numel() // len(p)
+                    alike.setdefault((min(shape), max(shape)), []).append(p)
             for (_, longest), params in alike.items():
                 self._update(params, longest, **{k: v for k, v in group.items() if k != "params"})
 
     def _update(self, params, longest, lr, momentum, weight_decay, rounds):
-        upright = [p.shape[0] > p.shape[1] for p in params]
-        grads = torch.stack([p.grad.mT if turn else p.grad for p, turn in zip(params, upright)])
+        upright = [len(p) ** 2 > p.numel() for p in params]
+        flat = [p.grad.flatten(1) for p in params]
+        grads = torch.stack([grad.mT if turn else grad for grad, turn in zip(flat, upright)])
         kept = self.state[params[0]]
         if "momentum" not in kept:
             kept["momentum"] = torch.zeros_like(grads)
         kept["momentum"].lerp_(grads, 1 - momentum)
         found = orthogonal(grads.lerp(kept["momentum"], momentum), rounds)
         for p, turn, change in zip(params, upright, found):
-            p.mul_(1 - lr * weight_decay).add_(change.mT if turn else change, alpha=-lr * 0.2 * longest**0.5)
+            change = (change.mT if turn else change).reshape(p.shape)
+            p.mul_(1 - lr * weight_decay).add_(change, alpha=-lr * 0.2 * longest**0.5)
