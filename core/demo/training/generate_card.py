@@ -85,6 +85,8 @@ most. Their PSNR is {psnr:.1f} dB.
 ## Limits
 
 - Pictures have 64 x 64 pixels, and edges are a little soft.
+- Guidance 4 exaggerates forms: circles get hints of corners, and sides of squares bend inwards. A lower
+  one (`--guidance-scale 2`) draws them more plainly.
 - Two or more shapes, places and sizes in words, and other things were not trained, and come
   out anyhow. The scripts can train two shapes (`--single 0.4`), which takes many more steps.
 
