@@ -56,11 +56,11 @@ export class GeneratePipeline extends Pipeline {
   /**
    * Loads a model that generates.
    *
-   * @param model a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file. Models that
-   * generate are not downloaded.
+   * @param model `"demo"` (embedded, draws flat shapes only), a folder as diffusers publishes SDXL, or a checkpoint of SDXL
+   * in one safetensors file. Models that generate are not downloaded.
    * @param options see {@link GenerateLoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
    */
-  static load(model: PathLike, options?: GenerateLoadOptions & CallOptions): Promise<GeneratePipeline> {
+  static load(model: PathLike = "demo", options?: GenerateLoadOptions & CallOptions): Promise<GeneratePipeline> {
     return run(
       (listener) =>
         native.GeneratePipeline.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),

@@ -55,6 +55,33 @@ test("pictures are those of the reference", async () => {
   }
 });
 
+test("the demo model draws what it is asked for", async () => {
+  const demo = await GeneratePipeline.load("demo");
+  const colours = [
+    [
+      [216, 52, 56],
+      [252, 252, 252],
+    ],
+    [
+      [252, 252, 252],
+      [58, 122, 222],
+    ],
+  ];
+  const prompts = ["a red circle on a white background", "蓝色背景上的白色圆形"];
+  const made = await demo.generateBatch(prompts, { n: 4, seed: 0 });
+  const right = made.filter(({ image: { width, height, data }, request }) => {
+    assert.deepEqual([width, height, data.length], [64, 64, 3 * 64 * 64]);
+    // Parts of the picture near the colour of the shape, and of the background.
+    const [shape, ground] = colours[request].map((colour) => {
+      let near = 0;
+      for (let i = 0; i < data.length; i += 3) near += colour.every((c, k) => Math.abs(data[i + k] - c) < 45);
+      return near / (width * height);
+    });
+    return shape > 0.04 && shape < 0.4 && ground > 0.4;
+  });
+  assert(right.length >= 7, `${right.length} of ${made.length}`);
+});
+
 test("a batch is its singles in order", async () => {
   const requests = [
     "a cat",

@@ -78,12 +78,12 @@ class GeneratePipeline(Pipeline):
 
     @classmethod
     @accepts(GenerateLoadOptions)
-    def load(cls, model: StrPath, /, **options: Unpack[GenerateLoadOptions]) -> Self:
+    def load(cls, model: StrPath = "demo", /, **options: Unpack[GenerateLoadOptions]) -> Self:
         """Load a model that generates.
 
         Args:
-            model: a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file.
-                Models that generate are not downloaded.
+            model: ``"demo"`` (embedded, draws flat shapes only), a folder as diffusers publishes SDXL, or a
+                checkpoint of SDXL in one safetensors file. Models that generate are not downloaded.
             options: see :class:`GenerateLoadOptions`.
 
         Raises:

@@ -46,6 +46,8 @@ pub(super) struct Run<'a> {
     pub(super) texts: TextEncoders,
     unet: Arc<UNet>,
     pub(super) options: &'a GenerateOptions,
+    /// Width and height of pictures that have no other one.
+    pub(super) size: (usize, usize),
     /// Of requests without and with a picture, and with a part of one; the same number.
     sigmas: [Vec<f64>; 3],
     pub(super) control: &'a Control,
@@ -73,9 +75,21 @@ pub(super) fn run(
         performance.check_loras(model.networks.loras().iter().map(PathBuf::as_path))?;
     }
     let (texts, unet) = (model.networks.texts()?, model.networks.unet()?);
+    let size = options.size.unwrap_or(model.size);
     let (steps_done, computed) = (0, 0);
-    let mut run =
-        Run { model, texts, unet, options, sigmas, control, steps, steps_done, computed, start };
+    let mut run = Run {
+        model,
+        texts,
+        unet,
+        options,
+        size,
+        sigmas,
+        control,
+        steps,
+        steps_done,
+        computed,
+        start,
+    };
     run.all(requests, deliver);
     Ok(())
 }
@@ -132,7 +146,7 @@ impl Run<'_> {
     fn prompts(&self, outputs: &[Output<'_>]) -> Result<Vec<Prompts>> {
         let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
         // All outputs of a run are of one size.
-        let size = outputs.first().map_or(self.options.size, |output| output.condition.size);
+        let size = outputs.first().map_or(self.size, |output| output.condition.size);
         let mut known: HashMap<(Branch, &str, bool), Arc<SizedPrompt>> = HashMap::new();
         let mut sized = |branch, (prompt, as_is), text: &Conditioning, scale| -> Result<_> {
             Ok(match known.entry((branch, prompt, as_is)) {
