@@ -3,9 +3,10 @@
 //! A [`Control`] goes into every call that may take long. Cloning shares the same flag and sink, so
 //! one clone stays with whoever presses the button.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -41,12 +42,26 @@ pub struct Preview {
     pub pixels: Arc<[u8]>,
 }
 
+impl Preview {
+    /// Of a step of an output: its number, the steps that it has made and will make, and RGB pixels.
+    pub fn new(
+        output: usize,
+        (step, steps): (usize, usize),
+        (width, height): (u32, u32),
+        pixels: impl Into<Arc<[u8]>>,
+    ) -> Self {
+        Self { output, step, steps, width, height, pixels: pixels.into() }
+    }
+}
+
 type Sink<T> = Arc<dyn Fn(T) + Send + Sync>;
 
 /// A cancel flag and sinks of progress, shared by clones.
 #[derive(Clone, Default)]
 pub struct Control {
     cancelled: Arc<AtomicBool>,
+    /// Outputs that were cancelled alone.
+    outputs: Arc<Mutex<HashSet<usize>>>,
     progress: Option<Sink<Progress>>,
     preview: Option<Sink<Preview>>,
 }
@@ -83,6 +98,29 @@ impl Control {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Asks the work to stop at the next step for one output of what is made out of noise, by its number as results
+    /// count them. The others go on, without the time that it would have taken.
+    pub fn cancel_output(&self, output: usize) {
+        self.outputs().insert(output);
+    }
+
+    /// Whether [`cancel_output`](Self::cancel_output) was called for this output.
+    pub fn is_output_cancelled(&self, output: usize) -> bool {
+        self.outputs().contains(&output)
+    }
+
+    fn outputs(&self) -> MutexGuard<'_, HashSet<usize>> {
+        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`check`](Self::check), for one output.
+    pub(crate) fn check_output(&self, output: usize) -> Result<()> {
+        match self.is_output_cancelled(output) {
+            true => Err(Error::new(ErrorKind::Cancelled, "this output was cancelled")),
+            false => self.check(),
+        }
+    }
+
     /// `Err` of kind [`ErrorKind::Cancelled`] once the work was cancelled.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() {
@@ -106,7 +144,8 @@ impl Control {
         self.preview.is_some()
     }
 
-    pub(crate) fn show(&self, preview: Preview) {
+    /// Gives a preview to whoever wants it; for programs that have something of their own in a pipeline's place.
+    pub fn show(&self, preview: Preview) {
         if let Some(sink) = &self.preview {
             sink(preview);
         }

@@ -103,7 +103,8 @@ pub use folder::{
 };
 pub use generate::{
     ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, Outpaint,
-    Performance, PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, parse_aspect_ratio,
+    Performance, PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, Vary,
+    parse_aspect_ratio,
 };
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;

@@ -3,7 +3,8 @@
 #![cfg(feature = "demo")]
 
 use tagbrush::{
-    Control, GenerateOptions, GeneratePipeline, GenerateRequest, Image, LoadOptions, Precision,
+    Control, GenerateOptions, GeneratePipeline, GenerateRequest, Image, LoadOptions, Performance,
+    Precision,
 };
 
 const SIDE: usize = 64;
@@ -132,5 +133,39 @@ fn what_is_measured_can_fail() {
     let made = pipeline.generate(&GenerateRequest::new(CASES[0].0), &options).unwrap();
     for case in &CASES[1..] {
         assert!(!faults(&made[0].image, case).is_empty(), "{}", case.0);
+    }
+}
+
+#[test]
+fn fast_performances_need_no_lora_and_draw_too() {
+    let pipeline = GeneratePipeline::load("demo", &LoadOptions::default()).unwrap();
+    assert!(!pipeline.needs_performance_loras());
+    let request = GenerateRequest::new("a red circle on blue").seed(3);
+    for performance in Performance::ALL.iter().filter(|performance| performance.lora().is_some()) {
+        let options = GenerateOptions::default().performance(*performance);
+        let made = pipeline.generate(&request, &options).unwrap().remove(0);
+        let corner: Vec<f32> = made.image.pixels()[..3].iter().map(|v| f32::from(*v)).collect();
+        assert!(apart([corner[0], corner[1], corner[2]], BLUE) < 60.0, "{performance}: {corner:?}");
+    }
+}
+
+#[test]
+fn an_output_is_cancelled_alone() {
+    let pipeline = GeneratePipeline::load("demo", &LoadOptions::default()).unwrap();
+    let requests = [1, 2, 3].map(|seed| GenerateRequest::new("a green square").seed(seed));
+    let options = GenerateOptions::default().steps(4);
+    let expected = pipeline.generate_batch(&requests, &options, &Control::new()).unwrap();
+    let control = Control::new();
+    let inner = control.clone();
+    let control = control.on_preview(move |preview| {
+        if preview.step == 2 {
+            inner.cancel_output(1);
+        }
+    });
+    let found = pipeline.generate_batch(&requests, &options, &control).unwrap();
+    let kind = |i: usize| found[i].as_ref().map_err(|error| error.kind()).map(|made| &made.image);
+    assert_eq!(kind(1), Err(tagbrush::ErrorKind::Cancelled));
+    for i in [0, 2] {
+        assert_eq!(kind(i), Ok(&expected[i].as_ref().unwrap().image));
     }
 }

@@ -239,7 +239,7 @@ impl GenerateCommand {
         let options = self.how.options();
         // Every mistake in the options is found before the model is loaded.
         options.check()?;
-        let groups = self.groups()?;
+        let (groups, needed) = (self.groups()?, self.performance_lora());
         make_folder(&self.output)?;
         let pipeline = GeneratePipeline::load(&self.model.model, &self.model.options())?;
         if !self.quiet {
@@ -258,9 +258,11 @@ impl GenerateCommand {
         });
         cancel_on_interrupt(&control);
         let mut outputs = Outputs::new(&self.output, self.format, &meter);
+        let needed = if pipeline.needs_performance_loras() { needed? } else { None };
         let mut first = 0;
         for (loras, requests) in &groups {
-            pipeline.set_loras(loras)?;
+            let loras: Vec<Lora> = loras.iter().chain(&needed).cloned().collect();
+            pipeline.set_loras(&loras)?;
             pipeline.generate_each(requests, &options, &control, |i, output| {
                 outputs.take(first + i, output.map(|generated| generated.image));
             })?;
@@ -271,23 +273,23 @@ impl GenerateCommand {
         Ok(outputs.conclude(&control, |i| self.prompt[i / self.how.n].clone()))
     }
 
-    /// The LoRA files to apply: those that were given, and the one that the performance needs.
-    fn loras(&self) -> Result<Vec<Lora>> {
-        let mut loras = self.model.lora.clone();
+    /// The LoRA file that the performance needs, unless it was given.
+    fn performance_lora(&self) -> Result<Option<Lora>> {
         let Some((performance, needed)) =
             self.how.performance.and_then(|performance| Some((performance, performance.lora()?)))
         else {
-            return Ok(loras);
+            return Ok(None);
         };
-        if !loras.iter().any(|lora| lora.file.file_name() == needed.file.file_name()) {
-            loras.extend(performance.lora_in(&self.model.lora_folder)?);
+        let is_it = |lora: &Lora| lora.file.file_name() == needed.file.file_name();
+        match self.model.lora.iter().any(is_it) {
+            true => Ok(None),
+            false => performance.lora_in(&self.model.lora_folder),
         }
-        Ok(loras)
     }
 
     /// Requests with the LoRA files that they need: prompts that need the same are generated together.
     fn groups(&self) -> Result<Vec<(Vec<Lora>, Vec<GenerateRequest>)>> {
-        let (loras, prompter) = (self.loras()?, self.prompter()?);
+        let prompter = self.prompter()?;
         let mut options = PrepareOptions::default()
             .n(self.how.n)
             .styles(&self.prompts.style)
@@ -298,7 +300,7 @@ impl GenerateCommand {
         for (i, prompt) in self.prompt.iter().enumerate() {
             let prepared = prompter.prepare(prompt, &self.negative_prompt, &options);
             let prepared = prepared.map_err(|error| error.with("prompt", i))?;
-            let loras: Vec<Lora> = loras.iter().cloned().chain(prepared.loras).collect();
+            let loras: Vec<Lora> = self.model.lora.iter().cloned().chain(prepared.loras).collect();
             let requests = prepared.requests.into_iter().map(|mut request| {
                 request.image = self.image.as_ref().map(Into::into);
                 request.mask = self.mask.as_ref().map(Into::into);

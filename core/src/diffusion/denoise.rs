@@ -41,6 +41,8 @@ pub(crate) struct Sample {
     pub(crate) sampler: Box<dyn Sampler>,
     /// How far to go away from what the negative prompt says; without it that is not asked.
     pub(crate) guidance: Option<f32>,
+    /// The number of the output that it becomes, by which it can be cancelled alone.
+    pub(crate) output: usize,
 }
 
 /// Which prompt the network is asked about.
@@ -109,8 +111,18 @@ pub(crate) fn denoise(
     let members = members.filter(|i| samples[*i].sampler.question().is_some()).collect();
     let mut runs = vec![Run { members, is_split: false }];
     while let Some(mut run) = runs.pop() {
-        while !run.members.is_empty() {
-            let advanced = control.check().and_then(|()| advance(denoiser, samples, &run, watch));
+        loop {
+            run.members.retain(|member| match control.check_output(samples[*member].output) {
+                Ok(()) => true,
+                Err(error) => {
+                    answers[*member] = Err(error);
+                    false
+                }
+            });
+            if run.members.is_empty() {
+                break;
+            }
+            let advanced = advance(denoiser, samples, &run, watch);
             let error = match advanced {
                 Ok(advanced) => {
                     for (member, answer) in run.members.iter().zip(advanced) {

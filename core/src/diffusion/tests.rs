@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::control::Control;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::schedule::{FlowMatchEuler, Rounding};
 
 /// A network that answers a part of the latents, and takes so many evaluations at once.
@@ -68,7 +68,7 @@ fn samples(guidance: &[Option<f32>]) -> Vec<Sample> {
                 .and_then(|values| values.reshape((3, 2)))
                 .unwrap();
             let sampler = FlowEuler::new(noise, Arc::clone(&schedule), Rounding::Exact);
-            Sample { sampler: Box::new(sampler), guidance: *guidance }
+            Sample { sampler: Box::new(sampler), guidance: *guidance, output: i }
         })
         .collect()
 }
@@ -136,6 +136,28 @@ fn a_cancel_stops_all_that_is_left() {
     assert_eq!(steps, 8);
     for answer in answers {
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+}
+
+#[test]
+fn an_output_is_cancelled_alone() {
+    let expected = run(&Small::new(9), &GUIDANCE);
+    let mut samples = samples(&GUIDANCE);
+    let (network, control) = (Small::new(9), Control::new());
+    let inner = control.clone();
+    control.cancel_output(3);
+    let answers = denoise(&network, &mut samples, &control, &mut |step| {
+        if step.step == 2 {
+            inner.cancel_output(1);
+        }
+    });
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
+    assert_eq!(kinds, [None, Some(ErrorKind::Cancelled), None, Some(ErrorKind::Cancelled)]);
+    assert_eq!(*network.passes.borrow(), [4, 4, 2, 2], "they cost nothing any more");
+    for i in [0, 2] {
+        let found: Vec<f32> =
+            samples[i].sampler.latents().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(Ok(found), expected[i]);
     }
 }
 

@@ -232,7 +232,7 @@ impl Run<'_> {
         let network = model.transformer(room)?;
         let mut samples = Vec::with_capacity(outputs.len());
         let mut inputs = Vec::with_capacity(outputs.len());
-        for Output { seed, condition, .. } in outputs {
+        for Output { request, variant, seed, condition } in outputs {
             let (schedule, modulations) = &times[&condition.target.tokens()];
             let noise = model.noise(*seed, condition.target);
             let noise = noise.map_err(|e| classify(e, "cannot lay out noise"))?;
@@ -241,6 +241,7 @@ impl Run<'_> {
             samples.push(Sample {
                 sampler: Box::new(sampler),
                 guidance: condition.negative.is_some().then_some(guidance),
+                output: request * self.options.n + variant,
             });
             inputs.push((*condition, Arc::clone(modulations)));
         }

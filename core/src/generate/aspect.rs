@@ -32,6 +32,11 @@ pub const ASPECT_RATIOS: &[(usize, usize)] = &[
     (1728, 576),
 ];
 
+/// The root of the number of pixels of a size, as a multiple of 64: what a model that was trained for it is good at.
+pub(super) fn class((width, height): (usize, usize)) -> usize {
+    (((width * height) as f64).sqrt() / 64.0).ceil() as usize * 64
+}
+
 /// Width and height, from `1152*896`, `1152×896` or `1152x896`. Sizes that are not in the list are sizes too.
 ///
 /// # Errors
@@ -58,6 +63,14 @@ mod tests {
             let error = parse_aspect_ratio(text).unwrap_err().to_string();
             assert!(error.contains("field=size"), "{error}");
         }
+    }
+
+    #[test]
+    fn classes_are_those_of_training() {
+        for (size, expected) in [((1152, 896), 1024), ((1024, 1024), 1024), ((64, 64), 64)] {
+            assert_eq!(class(size), expected);
+        }
+        assert!(ASPECT_RATIOS.iter().all(|size| (960..=1024).contains(&class(*size))));
     }
 
     #[test]

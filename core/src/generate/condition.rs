@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
+use super::aspect::class;
 use super::inpaint::Area;
 use super::options::GenerateRequest;
 use super::prompt::encode::Conditioning;
@@ -100,7 +101,8 @@ impl Run<'_> {
         };
         let image = decode("image", image)?;
         let mask = request.mask.as_ref().map(|mask| decode("mask", mask)).transpose()?;
-        let area = Area::new(&image, mask.as_ref(), request.outpaint, self.options)?;
+        let class = class(self.model.training.size);
+        let area = Area::new(&image, mask.as_ref(), request.outpaint, self.options, class)?;
         // At the sides there is nothing that could stay.
         let (strength, sigmas) = match request.outpaint.is_none() {
             true => (self.options.inpaint_strength, 2),

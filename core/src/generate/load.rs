@@ -49,7 +49,7 @@ impl Model {
                 return Err(Error::unsupported(message).with("field", field));
             }
         }
-        let Parts { tokenizer, small, large, unet, vae, prediction, size } = parts;
+        let Parts { tokenizer, small, large, unet, vae, prediction, training } = parts;
         let placement = place(options, &*unet.source)?;
         let unet_config = unet.config.clone();
         let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
@@ -83,7 +83,7 @@ impl Model {
             refiner,
             vae,
             prediction,
-            size,
+            training,
             decode,
             placement,
             colours,

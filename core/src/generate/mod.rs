@@ -20,6 +20,7 @@ mod sample;
 mod sharpen;
 #[cfg(test)]
 mod tests;
+mod vary;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -28,6 +29,7 @@ pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
 pub use refiner::RefinerSwap;
+pub use vary::Vary;
 
 use crate::control::Control;
 use crate::device::Placement;
@@ -67,8 +69,7 @@ struct Model {
     refiner: Option<refiner::Refiner>,
     vae: AutoencoderKl,
     prediction: Prediction,
-    /// Width and height of pictures whose size is not asked for.
-    size: (usize, usize),
+    training: recipe::Training,
     decode: DecodeOptions,
     placement: Placement,
     /// Of previews, once one was asked for.
@@ -160,7 +161,13 @@ impl GeneratePipeline {
 
     /// Width and height of pictures whose size is not asked for.
     pub fn default_size(&self) -> (usize, usize) {
-        self.0.size
+        self.0.training.size
+    }
+
+    /// Whether fast ways of sampling need the LoRA file that [`Performance::lora`] names: not where the model itself
+    /// makes pictures in few steps, as the demo model does.
+    pub fn needs_performance_loras(&self) -> bool {
+        !self.0.training.few_steps
     }
 
     /// Where the model runs, and in which number format.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::recipe::{FILE, MULTIPLE, SCHEDULER, SIZE, default_size, prediction};
+use super::recipe::{FILE, MULTIPLE, SCHEDULER, Training, prediction, training};
 use crate::error::{Error, Result};
 use crate::models::clip::ClipTextConfig;
 use crate::models::sdxl::{AutoencoderConfig, UnetConfig};
@@ -32,8 +32,7 @@ pub(super) struct Parts {
     pub(super) unet: Part<UnetConfig>,
     pub(super) vae: Part<AutoencoderConfig>,
     pub(super) prediction: Prediction,
-    /// Of pictures whose size is not asked for.
-    pub(super) size: (usize, usize),
+    pub(super) training: Training,
 }
 
 /// The configurations of a model's networks, as texts.
@@ -82,7 +81,7 @@ pub(super) const PUBLISHED_REFINER: &str = r#"{"_class_name": "UNet2DConditionMo
 impl Parts {
     /// Of a folder as diffusers publishes it.
     pub(super) fn of_folder(dir: &ModelDir) -> Result<Self> {
-        let size = read(dir, FILE, default_size)?;
+        let training = read(dir, FILE, training)?;
         let encoder = |folder: &str| {
             Ok(Part {
                 config: read(dir, &format!("{folder}/config.json"), text_encoder)?,
@@ -110,7 +109,7 @@ impl Parts {
                 true => read(dir, SCHEDULER, prediction)?,
                 false => Prediction::Epsilon,
             },
-            size,
+            training,
         })
     }
 
@@ -140,7 +139,7 @@ impl Parts {
             unet: Part { config: unet(configs.unet)?, source: file.component(Component::UNet)? },
             vae: Part { config: vae(configs.vae)?, source: file.component(Component::Vae)? },
             prediction: if is_velocity { Prediction::V } else { Prediction::Epsilon },
-            size: SIZE,
+            training: Training::default(),
         })
     }
 }

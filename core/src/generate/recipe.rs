@@ -23,16 +23,32 @@ const CLASS: &str = "StableDiffusionXLPipeline";
 const TRAINING: [(&str, f64); 3] =
     [("beta_start", 0.00085), ("beta_end", 0.012), ("num_train_timesteps", 1000.0)];
 
-/// The values of our own key `tagbrush`, for models that were trained for another size than SDXL.
+/// The values of our own key `tagbrush`, for models that were trained in another way than SDXL.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Own {
     size: Option<[usize; 2]>,
+    few_steps: bool,
 }
 
-/// Width and height of pictures whose size is not asked for, from the text of a `model_index.json`, which
-/// must be that of a model that generates. The caller adds the file to errors.
-pub(super) fn default_size(text: &str) -> Result<(usize, usize)> {
+/// How a model was trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Training {
+    /// Width and height of pictures whose size is not asked for.
+    pub(super) size: (usize, usize),
+    /// Whether it makes pictures in few steps without a LoRA for it.
+    pub(super) few_steps: bool,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self { size: SIZE, few_steps: false }
+    }
+}
+
+/// How a model was trained, from the text of a `model_index.json`, which must be that of a model that
+/// generates. The caller adds the file to errors.
+pub(super) fn training(text: &str) -> Result<Training> {
     let index = parse(text)?;
     match index.get("_class_name").and_then(Value::as_str) {
         Some(CLASS) => {}
@@ -48,9 +64,9 @@ pub(super) fn default_size(text: &str) -> Result<(usize, usize)> {
         Some(own) => serde_json::from_value(own.clone())
             .map_err(|e| Error::model_invalid(format!("`tagbrush`: {e}")))?,
     };
-    let Some([width, height]) = own.size else { return Ok(SIZE) };
+    let (width, height) = own.size.map_or(SIZE, |[width, height]| (width, height));
     match [width, height].iter().all(|side| is_side(*side)) {
-        true => Ok((width, height)),
+        true => Ok(Training { size: (width, height), few_steps: own.few_steps }),
         false => Err(Error::model_invalid(format!(
             "`tagbrush`: `size` is {width} x {height}; there are multiples of {MULTIPLE} up to {MAX_SIDE}"
         ))),
@@ -118,18 +134,21 @@ mod tests {
     #[test]
     fn other_pipelines_are_refused() {
         for text in [r#"{"_class_name": "FluxPipeline"}"#, "{}", "["] {
-            assert!(default_size(text).is_err(), "{text}");
+            assert!(training(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_folder_may_have_a_size_of_its_own() {
+    fn a_folder_may_have_a_training_of_its_own() {
         let index = |own: &str| {
-            default_size(&format!(r#"{{"_class_name": "StableDiffusionXLPipeline"{own}}}"#))
+            training(&format!(r#"{{"_class_name": "StableDiffusionXLPipeline"{own}}}"#))
         };
-        assert_eq!(index("").unwrap(), SIZE);
-        assert_eq!(index(r#", "tagbrush": {}"#).unwrap(), SIZE);
-        assert_eq!(index(r#", "tagbrush": {"size": [64, 128]}"#).unwrap(), (64, 128));
+        assert_eq!(index("").unwrap(), Training::default());
+        assert_eq!(index(r#", "tagbrush": {}"#).unwrap(), Training::default());
+        assert_eq!(
+            index(r#", "tagbrush": {"size": [64, 128], "few_steps": true}"#).unwrap(),
+            Training { size: (64, 128), few_steps: true }
+        );
         for own in [r#"{"size": [60, 64]}"#, r#"{"size": [0, 64]}"#, r#"{"steps": 3}"#, "3"] {
             let error = index(&format!(r#", "tagbrush": {own}"#)).unwrap_err();
             assert!(error.message().contains("`tagbrush`"), "{error}");

@@ -71,11 +71,11 @@ pub(super) fn run(
     let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * (sigmas[0].len() - 1);
     let start = Instant::now();
-    if let Some(performance) = options.performance {
+    if let Some(performance) = options.performance.filter(|_| !model.training.few_steps) {
         performance.check_loras(model.networks.loras().iter().map(PathBuf::as_path))?;
     }
     let (texts, unet) = (model.networks.texts()?, model.networks.unet()?);
-    let size = options.size.unwrap_or(model.size);
+    let size = options.size.unwrap_or(model.training.size);
     let (steps_done, computed) = (0, 0);
     let mut run = Run {
         model,
@@ -248,7 +248,8 @@ impl Run<'_> {
         for output in outputs {
             let sampler = self.sampler(output.seed, output.condition)?;
             let guidance = output.condition.negative.is_some().then_some(options.guidance_scale);
-            samples.push(Sample { sampler: Box::new(sampler), guidance });
+            let number = output.request * options.n + output.variant;
+            samples.push(Sample { sampler: Box::new(sampler), guidance, output: number });
         }
         let prompts = self.prompts(outputs)?;
         let prediction = model.prediction;

@@ -14,8 +14,7 @@ use crate::pixels::{Filter, Image, Step, apply_steps};
 
 /// How much more than the mask the area has on each side.
 const AROUND: f64 = 1.15;
-/// The root of the number of pixels of an area, and what its sides are multiples of.
-const CLASS: f64 = 1024.0;
+/// What the sides of an area are multiples of.
 const MULTIPLE: f64 = 64.0;
 /// From this strength on, the hole is filled before anything is made in it.
 const FILLED_FROM: f64 = 0.99;
@@ -34,7 +33,8 @@ pub(super) struct Area {
 }
 
 impl Area {
-    /// Of a picture with a mask of the same size, or none, and what is added at its sides.
+    /// Of a picture with a mask of the same size, or none, and what is added at its sides. `class` is the root of the
+    /// number of pixels that the model is good at.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is nothing to make, or sizes differ.
@@ -43,6 +43,7 @@ impl Area {
         mask: Option<&Image>,
         outpaint: Outpaint,
         options: &GenerateOptions,
+        class: usize,
     ) -> Result<Self> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let mask = match mask {
@@ -66,7 +67,7 @@ impl Area {
             Error::invalid_input(message).with("field", "mask")
         })?;
         let place = around(bounds, (mask.height, mask.width), field);
-        let size = size_of(place[1] - place[0], place[3] - place[2]);
+        let size = size_of(place[1] - place[0], place[3] - place[2], class);
         Ok(Self { pixels, mask, place, size })
     }
 
@@ -173,10 +174,10 @@ fn around(bounds: [usize; 4], (height, width): (usize, usize), field: f64) -> [u
     [top, bottom, left, right]
 }
 
-/// Width and height of about a megapixel with the proportions of an area.
-fn size_of(height: usize, width: usize) -> (usize, usize) {
+/// Width and height with the proportions of an area and as many pixels as a square of this side.
+fn size_of(height: usize, width: usize, class: usize) -> (usize, usize) {
     let (height, width) = (height as f64, width as f64);
-    let scale = CLASS / (height * width).sqrt();
+    let scale = class as f64 / (height * width).sqrt();
     let side = |side: f64| ((side * scale / MULTIPLE).round().max(1.0) * MULTIPLE) as usize;
     (side(width), side(height))
 }

@@ -3,6 +3,9 @@
 use super::*;
 use crate::error::ErrorKind;
 
+/// Of SDXL.
+const CLASS: usize = 1024;
+
 /// A picture whose pixels say where they are.
 fn picture(width: u32, height: u32) -> Image {
     let pixels: Vec<u8> = (0..height)
@@ -29,12 +32,15 @@ fn options(field: f64) -> GenerateOptions {
 fn areas_are_around_masks_and_as_large_as_they_are_asked_for() {
     let (image, mask) = (picture(400, 200), mask(400, 200, [100, 140], [50, 60]));
     let place = |field| {
-        let area = Area::new(&image, Some(&mask), Outpaint::default(), &options(field)).unwrap();
+        let area =
+            Area::new(&image, Some(&mask), Outpaint::default(), &options(field), CLASS).unwrap();
         (area.place, area.size)
     };
     // Half of the longer side is 20, and 1.15 times that 23.
     assert_eq!(place(0.0), ([32, 78, 97, 143], (1024, 1024)));
     assert_eq!(place(1.0), ([0, 200, 0, 400], (1472, 704)));
+    let small = Area::new(&image, Some(&mask), Outpaint::default(), &options(0.0), 64).unwrap();
+    assert_eq!(small.size, (64, 64), "of a model that is good at that");
     let ([top, bottom, left, right], _) = place(0.5);
     assert_eq!((bottom - top, right - left), (100, 200));
     assert!(top <= 50 && bottom >= 60 && left <= 100 && right >= 140);
@@ -51,7 +57,7 @@ fn areas_are_around_masks_and_as_large_as_they_are_asked_for() {
 #[test]
 fn what_is_not_masked_stays_to_the_bit() {
     let (image, mask) = (picture(300, 300), mask(300, 300, [100, 200], [100, 200]));
-    let area = Area::new(&image, Some(&mask), Outpaint::default(), &options(0.0)).unwrap();
+    let area = Area::new(&image, Some(&mask), Outpaint::default(), &options(0.0), CLASS).unwrap();
     let (width, height) = area.size();
     let made =
         Image::from_rgb8(width as u32, height as u32, vec![255; width * height * 3]).unwrap();
@@ -71,7 +77,7 @@ fn what_is_not_masked_stays_to_the_bit() {
 fn pictures_grow_at_their_sides() {
     let image = picture(200, 100);
     let outpaint = Outpaint { left: 60, top: 0, right: 0, bottom: 30 };
-    let area = Area::new(&image, None, outpaint, &options(0.0)).unwrap();
+    let area = Area::new(&image, None, outpaint, &options(0.0), CLASS).unwrap();
     assert_eq!((area.mask.width, area.mask.height), (260, 130));
     assert_eq!(area.place, [0, 130, 0, 260]);
     let at = |x: usize, y: usize| (area.mask.values[y * 260 + x], area.pixels[(y * 260 + x) * 3]);
@@ -97,7 +103,7 @@ fn what_makes_no_area_is_refused_by_name() {
         (None, Outpaint { left: 1 << 20, ..none }, "field=outpaint"),
         (None, Outpaint { left: usize::MAX, ..none }, "field=outpaint"),
     ] {
-        let error = Area::new(&image, mask.as_ref(), outpaint, &options(0.5)).err().unwrap();
+        let error = Area::new(&image, mask.as_ref(), outpaint, &options(0.5), CLASS).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(field), "{error}");
     }
