@@ -140,6 +140,7 @@ fn what_is_measured_can_fail() {
 fn fast_performances_need_no_lora_and_draw_too() {
     let pipeline = GeneratePipeline::load("demo", &LoadOptions::default()).unwrap();
     assert!(!pipeline.needs_performance_loras());
+    assert_eq!(pipeline.default_styles(), Some(&[][..]));
     let request = GenerateRequest::new("a red circle on blue").seed(3);
     for performance in Performance::ALL.iter().filter(|performance| performance.lora().is_some()) {
         let options = GenerateOptions::default().performance(*performance);

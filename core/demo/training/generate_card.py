@@ -31,7 +31,7 @@ diffusers publishes (`StableDiffusionXLPipeline`, weights in bfloat16, {size:.2f
 Two things are its own. The tokenizers have CLIP's form but {words} tokens, and the text
 encoders have places for {length}. `model_index.json` has a key `tagbrush` with the size of pictures
 that are not asked for in another one, 64 x 64, the only size that it was trained for, and says that fast
-performances need no LoRA file: 4 steps draw a shape too, a little less well.
+performances need no LoRA file (4 steps draw a shape too, a little less well) and that no styles go with it.
 
 ## What it can do
 

@@ -10,7 +10,7 @@ from generate_pictures import SIDE
 from generate_words import PADS, write as write_tokenizer
 
 # What the model is run with unless something else is asked for.
-TAGBRUSH = {"few_steps": True, "size": [SIDE, SIDE]}
+TAGBRUSH = {"few_steps": True, "size": [SIDE, SIDE], "styles": []}
 INDEX = {
     "_class_name": "StableDiffusionXLPipeline",
     "_diffusers_version": "0.42.1",

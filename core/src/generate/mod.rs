@@ -164,6 +164,12 @@ impl GeneratePipeline {
         self.0.training.size
     }
 
+    /// The styles that go with the model unless others are named, where it has some of its own: the demo model has
+    /// none, as it knows no such words. `None` leaves it to the user, who may want those that Fooocus takes.
+    pub fn default_styles(&self) -> Option<&[String]> {
+        self.0.training.styles.as_deref()
+    }
+
     /// Whether fast ways of sampling need the LoRA file that [`Performance::lora`] names: not where the model itself
     /// makes pictures in few steps, as the demo model does.
     pub fn needs_performance_loras(&self) -> bool {

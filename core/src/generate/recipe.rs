@@ -29,20 +29,23 @@ const TRAINING: [(&str, f64); 3] =
 struct Own {
     size: Option<[usize; 2]>,
     few_steps: bool,
+    styles: Option<Vec<String>>,
 }
 
 /// How a model was trained.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Training {
     /// Width and height of pictures whose size is not asked for.
     pub(super) size: (usize, usize),
     /// Whether it makes pictures in few steps without a LoRA for it.
     pub(super) few_steps: bool,
+    /// Styles that go with it unless others are named, where it has some of its own.
+    pub(super) styles: Option<Vec<String>>,
 }
 
 impl Default for Training {
     fn default() -> Self {
-        Self { size: SIZE, few_steps: false }
+        Self { size: SIZE, few_steps: false, styles: None }
     }
 }
 
@@ -66,7 +69,9 @@ pub(super) fn training(text: &str) -> Result<Training> {
     };
     let (width, height) = own.size.map_or(SIZE, |[width, height]| (width, height));
     match [width, height].iter().all(|side| is_side(*side)) {
-        true => Ok(Training { size: (width, height), few_steps: own.few_steps }),
+        true => {
+            Ok(Training { size: (width, height), few_steps: own.few_steps, styles: own.styles })
+        }
         false => Err(Error::model_invalid(format!(
             "`tagbrush`: `size` is {width} x {height}; there are multiples of {MULTIPLE} up to {MAX_SIDE}"
         ))),
@@ -146,8 +151,9 @@ mod tests {
         assert_eq!(index("").unwrap(), Training::default());
         assert_eq!(index(r#", "tagbrush": {}"#).unwrap(), Training::default());
         assert_eq!(
-            index(r#", "tagbrush": {"size": [64, 128], "few_steps": true}"#).unwrap(),
-            Training { size: (64, 128), few_steps: true }
+            index(r#", "tagbrush": {"size": [64, 128], "few_steps": true, "styles": ["A"]}"#)
+                .unwrap(),
+            Training { size: (64, 128), few_steps: true, styles: Some(vec!["A".to_owned()]) }
         );
         for own in [r#"{"size": [60, 64]}"#, r#"{"size": [0, 64]}"#, r#"{"steps": 3}"#, "3"] {
             let error = index(&format!(r#", "tagbrush": {own}"#)).unwrap_err();
