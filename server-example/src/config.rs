@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tagbrush::Device;
 
+use crate::generate::library::Library;
+
 /// What requests may cost. Everything is checked before work is done for it.
 #[derive(Clone, Debug)]
 pub struct Bounds {
@@ -26,6 +28,10 @@ pub struct Bounds {
     pub field_bytes: usize,
     /// Edit requests that wait.
     pub edit_queue: usize,
+    /// Requests for generation that wait.
+    pub generate_queue: usize,
+    /// Generated pictures that are denoised together.
+    pub generate_batch: usize,
     /// Pictures that wait for the tagger.
     pub tag_queue: usize,
     /// Outputs that are denoised together.
@@ -38,7 +44,7 @@ pub struct Bounds {
     pub head: Duration,
     /// How long a body may pause while it is sent.
     pub body_pause: Duration,
-    /// How long running edits may go on after a stop signal.
+    /// How long running work may go on after a stop signal.
     pub grace: Duration,
 }
 
@@ -67,6 +73,10 @@ pub struct Config {
     pub edit_names: Vec<String>,
     /// Most bytes of memory for the edit model.
     pub edit_memory: Option<u64>,
+    /// The model that generates, and what requests may name beside it.
+    pub library: Library,
+    /// Whether a model that generates was asked for, so that the server is not ready without it.
+    pub generate_is_required: bool,
     /// Whether models that requests name may be downloaded.
     pub downloads: bool,
     /// Pictures that were made, and the database of jobs.
@@ -125,6 +135,16 @@ impl Config {
                 0 => None,
                 megabytes => Some(megabytes << 20),
             },
+            generate_is_required: ["GENERATE_MODEL", "GENERATE_MODELS_DIR"]
+                .iter()
+                .any(|name| text(name).is_some()),
+            library: Library {
+                model: text("GENERATE_MODEL"),
+                models: text("GENERATE_MODELS_DIR").map(Into::into),
+                styles: text("GENERATE_STYLES_DIR").map(Into::into),
+                wildcards: text("GENERATE_WILDCARDS_DIR").map(Into::into),
+                presets: text("GENERATE_PRESETS_DIR").map(Into::into),
+            },
             downloads: flag(vars, "ALLOW_DOWNLOADS", false)?,
             outputs: text("OUTPUT_DIR").unwrap_or_else(|| "outputs".to_owned()).into(),
             inputs: text("INPUT_DIR").unwrap_or_else(|| "inputs".to_owned()).into(),
@@ -141,6 +161,8 @@ impl Config {
                 tag_images: number(vars, "MAX_TAG_IMAGES", 256)?,
                 field_bytes: 64 << 10,
                 edit_queue: number(vars, "EDIT_QUEUE", 16)?,
+                generate_queue: number(vars, "GENERATE_QUEUE", 16)?,
+                generate_batch: number(vars, "GENERATE_BATCH", 8)?,
                 tag_queue: number(vars, "TAG_QUEUE", 1024)?,
                 edit_batch: number(vars, "EDIT_BATCH", 8)?,
                 tag_batch: number(vars, "TAG_BATCH", 32)?,

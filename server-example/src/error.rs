@@ -23,6 +23,8 @@ pub struct ApiError {
     pub retry_after: Option<u64>,
     /// `detail` is the message alone, as in the tagger's API.
     pub plain: bool,
+    /// `detail` is this list of what is wrong with which field, as FastAPI writes it.
+    pub fields: Box<[Value]>,
 }
 
 /// The result of everything that answers a request.
@@ -32,7 +34,16 @@ impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         let (finer, param, retry_after) = (None, None, None);
-        Self { status, code, finer, param, message, retry_after, plain: false }
+        Self {
+            status,
+            code,
+            finer,
+            param,
+            message,
+            retry_after,
+            plain: false,
+            fields: Box::default(),
+        }
     }
 
     /// A request that means nothing.
@@ -49,6 +60,22 @@ impl ApiError {
     /// A parameter that is known or not, but has no meaning here.
     pub fn unsupported(name: &str, why: &str) -> Self {
         Self { finer: Some("unsupported_parameter"), ..Self::field(name, why) }
+    }
+
+    /// Fields of a JSON body that are wrong, at least one, each as [`wrong`] describes it.
+    pub fn fields(fields: Vec<Value>) -> Self {
+        let name = |field: &Value| {
+            let parts = field["loc"].as_array().into_iter().flatten().skip(1);
+            let part = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+            parts.map(part).collect::<Vec<_>>().join(".")
+        };
+        let texts: Vec<_> = fields
+            .iter()
+            .map(|field| format!("{}: {}", name(field), field["msg"].as_str().unwrap_or_default()))
+            .collect();
+        let param = fields.first().map(name);
+        let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_INPUT", texts.join("; "));
+        Self { param, fields: fields.into(), ..error }
     }
 
     /// There is no such thing.
@@ -158,6 +185,20 @@ impl ApiError {
     }
 }
 
+/// What is wrong with a field, as FastAPI describes it.
+pub fn wrong(kind: &str, loc: &[Value], message: &str, input: &Value) -> Value {
+    let loc: Vec<_> = [json!("body")].into_iter().chain(loc.iter().cloned()).collect();
+    // A picture is not sent back.
+    let input = match input.as_str().and_then(|text| text.char_indices().nth(MOST_SENT_BACK)) {
+        Some((end, _)) => json!(format!("{}...", &input.as_str().unwrap_or_default()[..end])),
+        None => input.clone(),
+    };
+    json!({"type": kind, "loc": loc, "msg": message, "input": input})
+}
+
+/// Characters of a wrong value that an error repeats.
+const MOST_SENT_BACK: usize = 100;
+
 /// The status and the documents' code of each kind of error.
 fn status(kind: ErrorKind) -> (StatusCode, &'static str) {
     match kind {
@@ -177,6 +218,7 @@ fn status(kind: ErrorKind) -> (StatusCode, &'static str) {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let detail = match self.plain {
+            _ if !self.fields.is_empty() => json!(self.fields),
             true => json!(self.message),
             false => json!({"error": self.code, "message": self.message}),
         };

@@ -31,9 +31,18 @@ impl Key {
         Self(Sha256::digest(key).into())
     }
 
-    /// Whether a request knows the key: as the password of HTTP Basic, whoever the user is, or as a
-    /// bearer token.
+    /// Whether a request knows the key: as the password of HTTP Basic, whoever the user is, as a bearer
+    /// token, or in `X-API-KEY`.
     pub(crate) fn fits(&self, headers: &HeaderMap) -> bool {
+        let own = headers.get("x-api-key").is_some_and(|key| self.is(key.as_bytes()));
+        own || self.is_in_authorization(headers)
+    }
+
+    fn is(&self, given: &[u8]) -> bool {
+        Sha256::digest(given).as_slice().ct_eq(&self.0).into()
+    }
+
+    fn is_in_authorization(&self, headers: &HeaderMap) -> bool {
         let Some((scheme, secret)) = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -49,7 +58,7 @@ impl Key {
             }),
             _ => None,
         };
-        given.is_some_and(|given| Sha256::digest(given).as_slice().ct_eq(&self.0).into())
+        given.is_some_and(|given| self.is(&given))
     }
 }
 
@@ -176,6 +185,9 @@ mod tests {
             assert_eq!(key.fits(&headers(header::AUTHORIZATION, &value)), fits, "{value}");
         }
         assert!(!key.fits(&HeaderMap::new()));
+        let own = header::HeaderName::from_static("x-api-key");
+        assert!(key.fits(&headers(own.clone(), "secret:key")));
+        assert!(!key.fits(&headers(own, "secret")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A small HTTP server over tagbrush: tags and edits pictures.
+//! A small HTTP server over tagbrush: tags, edits and generates pictures.
 //!
 //! ```text
 //! accept     connections: what heads of requests may take
@@ -6,7 +6,8 @@
 //! guard      ids, key, origin, length: before anything is read
 //! tagger     /tagger/v1/...                 handlers: parse, ask the engine, answer
 //! edits      /v1/images/edits               both dialects into one description of an edit
-//! jobs       /tasks, /outputs, /inputs      edits that outlive their connection, in SQLite
+//! generate   /v1/engine/..., /v1/engines/   pictures out of prompts
+//! jobs       /tasks, /outputs, /inputs      work that outlives its connection, in SQLite
 //! pages      /, /docs, /openapi.json, /health, /ready, /metrics, /v1/models
 //! engine     one thread for each kind of model, queues, merging
 //! ```
@@ -19,6 +20,7 @@ pub mod config;
 pub mod edits;
 pub mod engine;
 pub mod error;
+pub mod generate;
 mod guard;
 mod ids;
 pub mod jobs;
@@ -43,6 +45,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use config::Config;
 use engine::editing::EditQueue;
+use engine::generating::GenerateQueue;
 use engine::models::Models;
 use engine::tagging::TagQueue;
 use jobs::Jobs;
@@ -65,9 +68,11 @@ pub struct Inner {
     pub config: Config,
     /// Edits.
     pub edits: EditQueue,
+    /// Pictures out of prompts.
+    pub generator: GenerateQueue,
     /// Tags.
     pub tags: TagQueue,
-    /// Edits that outlive their connection.
+    /// Work that outlives its connection.
     pub jobs: Jobs,
     key: Option<guard::Key>,
     metrics: PrometheusHandle,
@@ -82,10 +87,17 @@ impl App {
         let jobs = Jobs::open(&config)?;
         let (tags, tagger) =
             TagQueue::start(Arc::clone(&models), &config.bounds).map_err(threads)?;
-        let (edits, editor) = EditQueue::start(models, &config.bounds).map_err(threads)?;
+        let bounds = &config.bounds;
+        let (edits, editor) =
+            EditQueue::start(Arc::clone(&models), bounds.edit_queue, bounds.edit_batch)
+                .map_err(threads)?;
+        let (generator, generating) =
+            GenerateQueue::start(models, bounds.generate_queue, bounds.generate_batch)
+                .map_err(threads)?;
         let key = config.api_key.as_deref().map(guard::Key::new);
-        let threads = Mutex::new(vec![tagger, editor]);
-        let app = Self(Arc::new(Inner { config, edits, tags, jobs, key, metrics, threads }));
+        let threads = Mutex::new(vec![tagger, editor, generating]);
+        let inner = Inner { config, edits, generator, tags, jobs, key, metrics, threads };
+        let app = Self(Arc::new(inner));
         jobs::runner::resume(&app);
         Ok(app)
     }
@@ -105,6 +117,11 @@ impl App {
             .route("/metrics", get(pages::metrics))
             .route("/v1/models", get(pages::models))
             .route("/v1/images/edits", post(edits::edit))
+            .route("/v1/engine/generate", post(generate::generate))
+            .route("/v1/engine/generate/", post(generate::generate))
+            .route("/v1/engine/control", post(generate::control::control))
+            .route("/v1/engines/all-models", get(generate::control::all_models))
+            .route("/v1/engines/styles", get(generate::control::styles))
             .route("/tagger/v1/interrogate", post(tagger::interrogate))
             .route("/tagger/v1/interrogate-batch", post(tagger::interrogate_batch))
             .route("/tagger/v1/interrogators", get(tagger::interrogators))
@@ -128,6 +145,7 @@ impl App {
     pub async fn stop(&self) {
         self.jobs.stop();
         self.edits.close();
+        self.generator.close();
         self.tags.close();
         let threads = std::mem::take(&mut *engine::lock(&self.threads));
         let mut ended = tokio::task::spawn_blocking(move || {
@@ -135,6 +153,7 @@ impl App {
         });
         if tokio::time::timeout(self.config.bounds.grace, &mut ended).await.is_err() {
             self.edits.cancel_running();
+            self.generator.cancel_running();
             ended.await.ok();
         }
         self.jobs.settle().await;

@@ -1,22 +1,26 @@
 //! The description of all endpoints.
 
 use axum::Json;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{edits, jobs, pages, tagger};
+use crate::{edits, generate, jobs, pages, tagger};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "tagbrush server", description = "Tags and edits pictures."),
+    info(title = "tagbrush server", description = "Tags, edits and generates pictures."),
     modifiers(&Keys),
-    security(("basic" = []), ("bearer" = []), ()),
+    security(("basic" = []), ("bearer" = []), ("key" = []), ()),
     paths(
         tagger::interrogate_batch,
         tagger::interrogate,
         tagger::interrogators,
         tagger::unload,
         edits::edit,
+        generate::generate,
+        generate::control::control,
+        generate::control::all_models,
+        generate::control::styles,
         jobs::routes::list,
         jobs::routes::delete_range,
         jobs::routes::one,
@@ -40,6 +44,8 @@ impl Modify for Keys {
         {
             components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
         }
+        let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-KEY")));
+        components.add_security_scheme("key", key);
     }
 }
 

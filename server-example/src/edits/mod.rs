@@ -14,8 +14,9 @@ use serde::Serialize;
 use tagbrush::{DecodeOptions, Image, ImageFormat, Limits};
 use utoipa::ToSchema;
 
-use crate::engine::editing::{Edit, Handle};
+use crate::engine::editing::Edit;
 use crate::engine::models::Picture;
+use crate::engine::queue::Handle;
 use crate::error::{ApiError, ApiResult};
 use crate::ids::now_millis;
 use crate::jobs::runner;
@@ -126,8 +127,9 @@ pub(crate) async fn edit(State(app): State<App>, request: Request) -> ApiResult<
     let mode = HeaderValue::from_static(if spec.is_reference { "reference" } else { "batch" });
     let mode = [(HeaderName::from_static("x-edit-mode"), mode)];
     if delivery.async_process {
-        let task = runner::accept(&app, spec, images, delivery.webhook_url).await?;
-        return Ok((mode, Json(task)).into_response());
+        let webhook = delivery.webhook_url;
+        let task = runner::accept(&app, spec, images, webhook.clone(), None).await?;
+        return Ok((mode, Json(task.pending(&webhook))).into_response());
     }
     let edit = Edit {
         requests: spec.requests(images),

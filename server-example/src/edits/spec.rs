@@ -8,8 +8,12 @@ use tagbrush::{EditOptions, EditRequest, ImageFormat, OutputSize};
 
 use super::fields::{Fields, Means};
 use crate::App;
+use crate::engine::HealthCell;
+use crate::engine::editing::Edit;
 use crate::engine::models::EditModel;
+use crate::engine::queue::Handle;
 use crate::error::{ApiError, ApiResult};
+use crate::jobs::Spec;
 
 /// A described edit, without its pictures' bytes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -250,6 +254,39 @@ impl EditSpec {
     /// The number of outputs for a number of pictures.
     pub fn outputs(&self, images: usize) -> usize {
         self.n * if self.is_reference { 1 } else { images }
+    }
+}
+
+impl Spec for EditSpec {
+    const KIND: &'static str = "edit";
+
+    fn health(app: &App) -> &HealthCell {
+        app.edits.health()
+    }
+
+    fn push(&self, app: &App, pictures: Vec<Vec<u8>>, was_accepted: bool) -> ApiResult<Handle> {
+        let (requests, options) = (self.requests(pictures), self.options()?);
+        let edit = Edit { requests, options, wants_previews: true };
+        match was_accepted {
+            true => app.edits.push_accepted(edit),
+            false => app.edits.push(edit),
+        }
+    }
+
+    fn outputs(&self, pictures: usize) -> usize {
+        self.outputs(pictures)
+    }
+
+    fn format(&self) -> ApiResult<ImageFormat> {
+        self.format()
+    }
+
+    fn kept(&self) -> Vec<&str> {
+        self.images.iter().map(String::as_str).collect()
+    }
+
+    fn keep(&mut self, names: Vec<String>) {
+        self.images = names;
     }
 }
 

@@ -15,7 +15,7 @@ use tagbrush::{Image, ImageFormat, Preview};
 use super::spec::EditSpec;
 use super::{Usage, made};
 use crate::base64url;
-use crate::engine::editing::Handle;
+use crate::engine::queue::Handle;
 use crate::error::ApiError;
 use crate::ids::now_millis;
 

@@ -1,10 +1,13 @@
 //! The engine: threads that own the models, and the queues in front of them.
 //!
-//! Handlers see [`TagQueue`](tagging::TagQueue) and [`EditQueue`](editing::EditQueue) only. Models are
-//! behind small traits, so that tests can count, slow down and break what the threads do.
+//! Handlers see [`TagQueue`](tagging::TagQueue) and [`Queue`](queue::Queue)s of edits and generations only.
+//! Models are behind small traits, so that tests can count, slow down and break what the threads do.
 
 pub mod editing;
+pub mod generating;
+mod leave;
 pub mod models;
+pub mod queue;
 pub mod tagging;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};

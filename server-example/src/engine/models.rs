@@ -8,9 +8,11 @@ use tagbrush::{
     find_known,
 };
 
+use super::generating::{GenerateModel, Generator};
 use crate::config::Config;
+use crate::generate::library::Library;
 
-/// A picture that an edit made.
+/// A picture that was made.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// The picture.
@@ -53,6 +55,8 @@ pub trait Models: Send + Sync + 'static {
     fn tagger(&self, name: &str) -> Result<Arc<dyn TagModel>>;
     /// Loads the edit model.
     fn editor(&self) -> Result<Arc<dyn EditModel>>;
+    /// Loads the model that generates.
+    fn generator(&self) -> Result<Arc<dyn GenerateModel>>;
     /// The name under which a tagger is kept: equal for all of its aliases. `None` if no request may
     /// name it.
     fn tagger_key(&self, name: &str) -> Option<String>;
@@ -66,6 +70,7 @@ pub struct RealModels {
     edit: String,
     load: LoadOptions,
     edit_memory: Option<u64>,
+    generate: Library,
 }
 
 impl RealModels {
@@ -82,6 +87,7 @@ impl RealModels {
                 .offline(!config.downloads)
                 .decode(DecodeOptions::default().limits(limits)),
             edit_memory: config.edit_memory,
+            generate: config.library.clone(),
         }
     }
 
@@ -115,6 +121,12 @@ impl Models for RealModels {
             None => load,
         };
         Ok(Arc::new(EditPipeline::load(&self.edit, &load)?))
+    }
+
+    fn generator(&self) -> Result<Arc<dyn GenerateModel>> {
+        let model = self.generate.default_model()?;
+        let name = self.generate.name_of(&model);
+        Ok(Arc::new(Generator::load(model, name, self.load.clone())?))
     }
 
     fn tagger_key(&self, name: &str) -> Option<String> {

@@ -69,12 +69,13 @@ impl Files {
         Ok(())
     }
 
-    /// Deletes what a job made before it failed or was cancelled.
-    pub fn delete_of(&self, day: &str, task: &str) {
+    /// Deletes what a job made and does not keep: before it failed, was cancelled, or began again.
+    pub fn delete_of(&self, day: &str, task: &str, kept: &[String]) {
         let Ok(entries) = fs::read_dir(self.outputs.join(day)) else { return };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let own: Vec<_> = names.filter(|name| name.starts_with(&format!("{task}_"))).collect();
-        self.delete_outputs(&own.iter().map(|name| format!("{day}/{name}")).collect::<Vec<_>>());
+        let own = names.filter(|name| name.starts_with(&format!("{task}_")));
+        let paths = own.map(|name| format!("{day}/{name}")).filter(|path| !kept.contains(path));
+        self.delete_outputs(&paths.collect::<Vec<_>>());
     }
 
     /// Keeps a picture that a job was given, and gives its name. Equal pictures are kept once.
@@ -231,8 +232,10 @@ mod tests {
         let files = Files::open(&outputs, &inputs).unwrap();
         assert_eq!(fs::read_dir(outputs.join("2026-01-02")).unwrap().count(), 1);
         files.write_output("2026-01-02", "0b", 0, format, b"x").unwrap();
-        files.delete_of("2026-01-02", "0b");
+        let kept = files.write_output("2026-01-02", "0b", 1, format, b"x").unwrap();
+        files.delete_of("2026-01-02", "0b", &[kept]);
         assert!(files.output("2026-01-02", "0b_00.png").is_err());
+        files.output("2026-01-02", "0b_01.png").unwrap();
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink("../../secret.png", outputs.join("2026-01-02/bad.png"))

@@ -1,4 +1,4 @@
-//! Jobs: edits that outlive their connection.
+//! Jobs: work that outlives its connection, whatever makes its pictures.
 //!
 //! A job is accepted when its pictures are on the disk and its row is in the database; from then on it
 //! is finished, failed or cancelled once, whatever happens to the server. Where a job is while it runs
@@ -17,18 +17,77 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tagbrush::ImageFormat;
+
+use crate::App;
 use crate::config::Config;
-use crate::engine::editing::{Leaver, Stage};
+use crate::engine::HealthCell;
 use crate::engine::lock;
+use crate::engine::queue::{Handle, Leaver, Stage};
+use crate::error::{ApiError, ApiResult};
 use files::Files;
 use store::Store;
+
+/// What a job is to do, as it is kept in the database and read again.
+pub(crate) trait Spec: Serialize + DeserializeOwned + Send + 'static {
+    /// What the database calls such jobs.
+    const KIND: &'static str;
+
+    /// Whether the model for it works.
+    fn health(app: &App) -> &HealthCell;
+    /// Puts it into its queue; one that was accepted before whatever the queue's length.
+    fn push(&self, app: &App, pictures: Vec<Vec<u8>>, was_accepted: bool) -> ApiResult<Handle>;
+    /// Pictures that it makes of so many.
+    fn outputs(&self, pictures: usize) -> usize;
+    /// The format of its pictures.
+    fn format(&self) -> ApiResult<ImageFormat>;
+    /// Where the pictures that it was given are kept, in the order in which it takes them.
+    fn kept(&self) -> Vec<&str>;
+    /// Notes where they are kept.
+    fn keep(&mut self, names: Vec<String>);
+    /// Whether previews are shown.
+    fn has_previews(&self) -> bool {
+        true
+    }
+    /// Whether a client waits for its end, without whom nobody wants it.
+    fn is_attended(&self) -> bool {
+        false
+    }
+}
 
 /// A job that waits or runs.
 pub(crate) struct Live {
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) leaver: Leaver,
+    pub(crate) has_previews: bool,
     pub(crate) start_mills: AtomicI64,
-    pub(crate) cancelled: watch::Sender<bool>,
+    pub(crate) wish: watch::Sender<Wish>,
+    /// Outputs that are written, or were skipped.
+    pub(crate) done: watch::Sender<usize>,
+    pub(crate) ended: watch::Sender<Option<Ended>>,
+}
+
+/// What is wanted of a job against its course.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Wish {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its end, without what it made.
+    Cancel,
+    /// Its end, with what it made.
+    Stop,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: &'static str,
+    /// Paths of its pictures.
+    pub(crate) paths: Vec<String>,
+    pub(crate) error: Option<ApiError>,
 }
 
 /// All jobs.
@@ -87,12 +146,12 @@ impl Jobs {
     pub(crate) async fn with_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> rusqlite::Result<T> + Send + 'static,
-    ) -> crate::error::ApiResult<T> {
+    ) -> ApiResult<T> {
         let store = Arc::clone(&self.store);
         let answer = tokio::task::spawn_blocking(move || work(&store)).await;
         let failed = |why: String| {
             tracing::error!("the database of jobs failed: {why}");
-            crate::error::ApiError::internal("the database of jobs failed")
+            ApiError::internal("the database of jobs failed")
         };
         answer.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
     }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tagbrush::{Image, ImageFormat};
 use utoipa::IntoParams;
 
-use super::Live;
 use super::files::content_type;
 use super::store::{Range, Record};
+use super::{Live, Wish};
 use crate::error::{ApiError, ApiResult};
 use crate::{App, base64url};
 
@@ -182,7 +182,7 @@ pub(crate) async fn cancel(
     if record.finish_mills.is_none() {
         match app.jobs.live(&id) {
             Some(live) => {
-                live.cancelled.send_replace(true);
+                live.wish.send_replace(Wish::Cancel);
                 live.leaver.leave();
             }
             // Left by an earlier server, and not taken up for want of a model.
@@ -207,9 +207,9 @@ async fn find(app: &App, id: &str) -> ApiResult<Record> {
 /// A job as the document shows it: not begun, running, or ended.
 pub(crate) fn view(record: &Record, live: Option<&Live>, base: &str) -> Value {
     let mut params: Value = serde_json::from_str(&record.req_params).unwrap_or_default();
-    if let Some(images) = params.get_mut("images").and_then(Value::as_array_mut) {
-        for image in images {
-            *image = json!(format!("{base}/{}", image.as_str().unwrap_or_default()));
+    for picture in kept(&mut params) {
+        if let Some(path) = picture.as_str().filter(|path| !path.is_empty()) {
+            *picture = json!(format!("{base}/{path}"));
         }
     }
     let mut view = json!({
@@ -234,11 +234,8 @@ pub(crate) fn view(record: &Record, live: Option<&Live>, base: &str) -> Value {
         let is_finished = record.task_status.as_deref() == Some("finished");
         view["progress"] = if is_finished { json!(100) } else { Value::Null };
         view["result"] = links.collect();
-        if let Some(message) = &record.message {
-            view["message"] = json!(message);
-        }
     } else if let (Some(stage), Some(live)) = (stage, live) {
-        let preview = stage.preview.and_then(|preview| {
+        let preview = stage.preview.filter(|_| live.has_previews).and_then(|preview| {
             let image = Image::from_rgb8(preview.width, preview.height, &*preview.pixels).ok()?;
             Some(base64url::encode(&image.encode(ImageFormat::Png).ok()?))
         });
@@ -249,11 +246,26 @@ pub(crate) fn view(record: &Record, live: Option<&Live>, base: &str) -> Value {
         view["preview"] = json!(preview.unwrap_or_default());
         view["result"] = json!([]);
     }
+    if let Some(message) = &record.message {
+        view["message"] = json!(message);
+    }
     view
 }
 
+/// The parameters that are pictures, of whatever kind of job.
+fn kept(params: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let fields = params.as_object_mut().into_iter().flatten();
+    let fields = fields.filter(|(name, _)| {
+        name.as_str() == "images" || crate::generate::params::PICTURES.contains(&name.as_str())
+    });
+    fields.flat_map(|(_, value)| match value {
+        Value::Array(all) => all.iter_mut().collect::<Vec<_>>(),
+        one => vec![one],
+    })
+}
+
 /// Where links lead: as configured, else where the client found this server.
-fn base(app: &App, headers: &HeaderMap) -> String {
+pub(crate) fn base(app: &App, headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let plain =
         |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));

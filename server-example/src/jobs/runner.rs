@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
-use tagbrush::{ErrorKind, Result};
+use tagbrush::{ErrorKind, ImageFormat, Result};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::Live;
-use super::store::Record;
+use super::store::{New, Record};
+use super::{Ended, Live, Spec, Wish};
 use crate::App;
 use crate::edits::spec::EditSpec;
-use crate::engine::editing::{Edit, Handle};
+use crate::engine::Health;
 use crate::engine::models::Picture;
+use crate::engine::queue::Handle;
 use crate::error::{ApiError, ApiResult};
+use crate::generate::params::Params;
 use crate::ids::{new_id, now_millis};
 
 /// A job that ended the server this often is not tried again.
@@ -23,65 +25,122 @@ const MOST_ATTEMPTS: i64 = 3;
 /// How a job ended.
 enum End {
     Finished(Vec<String>),
-    Failed(String),
+    Stopped(Vec<String>),
+    Failed(ApiError),
     Cancelled,
     /// The server stops: the next one takes it up.
     Left,
 }
 
-/// Accepts an edit as a job, and gives the documented answer.
-pub(crate) async fn accept(
+/// What the way to the end needs to know of a job.
+struct Job {
+    id: String,
+    outputs: usize,
+    format: ImageFormat,
+}
+
+/// A job that was accepted. If somebody must wait for it, it is cancelled when this is dropped.
+pub(crate) struct Accepted {
+    pub(crate) id: String,
+    pub(crate) live: Arc<Live>,
+    is_attended: bool,
+}
+
+impl Accepted {
+    /// The documented answer.
+    pub(crate) fn pending(&self, webhook: &str) -> Value {
+        json!({
+            "id": -1, "task_id": self.id, "req_params": {}, "in_queue_mills": -1, "start_mills": -1,
+            "finish_mills": -1, "task_status": "pending", "progress": -1, "preview": "",
+            "webhook_url": webhook, "result": [],
+        })
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) -> Ended {
+        let mut ended = self.live.ended.subscribe();
+        let found = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        found.unwrap_or_else(|| Ended::failed(ApiError::stopping()))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if self.is_attended && self.live.ended.borrow().is_none() {
+            self.live.wish.send_replace(Wish::Cancel);
+            self.live.leaver.leave();
+        }
+    }
+}
+
+impl Ended {
+    fn failed(error: ApiError) -> Self {
+        Self { status: "failed", paths: Vec::new(), error: Some(error) }
+    }
+}
+
+/// Accepts a job. `message` says what is done in another way than the document has it.
+pub(crate) async fn accept<S: Spec>(
     app: &App,
-    spec: EditSpec,
-    images: Vec<Vec<u8>>,
+    spec: S,
+    pictures: Vec<Vec<u8>>,
     webhook: String,
-) -> ApiResult<Value> {
+    message: Option<String>,
+) -> ApiResult<Accepted> {
     if !webhook.is_empty() {
         crate::webhook::check(&app.config, &webhook)?;
     }
     // A task of its own: a client that goes now does not leave a row behind that nobody follows.
-    let accepted = tokio::spawn(accept_whole(app.clone(), spec, images, webhook)).await;
+    let accepted = tokio::spawn(accept_whole(app.clone(), spec, pictures, webhook, message)).await;
     accepted.map_err(|_| ApiError::internal("the job could not be accepted"))?
 }
 
-async fn accept_whole(
+/// Puts a job into its queue, off the threads that answer everybody: files may be looked for.
+async fn queued<S: Spec>(
+    app: &App,
+    spec: S,
+    pictures: Vec<Vec<u8>>,
+    was_accepted: bool,
+) -> ApiResult<(S, Handle)> {
+    let app = app.clone();
+    let work = move || spec.push(&app, pictures, was_accepted).map(|handle| (spec, handle));
+    let queued = tokio::task::spawn_blocking(work).await;
+    queued.map_err(|_| ApiError::internal("the job could not be queued"))?
+}
+
+async fn accept_whole<S: Spec>(
     app: App,
-    mut spec: EditSpec,
-    images: Vec<Vec<u8>>,
+    spec: S,
+    pictures: Vec<Vec<u8>>,
     webhook: String,
-) -> ApiResult<Value> {
-    let outputs = spec.outputs(images.len());
-    let edit = Edit {
-        requests: spec.requests(images.clone()),
-        options: spec.options()?,
-        wants_previews: true,
-    };
+    message: Option<String>,
+) -> ApiResult<Accepted> {
     let id = new_id();
     // The place in the queue comes first: a job that has none is refused before anything is written.
     // What is made before the row is there waits in the handle.
-    let handle = app.edits.push(edit)?;
+    let (mut spec, handle) = queued(&app, spec, pictures.clone(), false).await?;
+    let count = pictures.len();
     let written = app.jobs.with_store({
-        let (app, id, webhook) = (app.clone(), id.clone(), webhook.clone());
+        let (app, id) = (app.clone(), id.clone());
         move |store| {
-            for image in &images {
-                let kept = app.jobs.files.keep_input(image);
+            let keep = |picture: &Vec<u8>| {
+                let kept = app.jobs.files.keep_input(picture);
                 let name =
                     kept.map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-                spec.images.push(format!("inputs/{name}"));
-            }
+                Ok(format!("inputs/{name}"))
+            };
+            spec.keep(pictures.iter().map(keep).collect::<rusqlite::Result<_>>()?);
             let params = serde_json::to_string(&spec).unwrap_or_default();
-            store.insert(&id, &params, now_millis(), &webhook)?;
+            let message = message.as_deref();
+            let job = New { id: &id, kind: S::KIND, params: &params, webhook: &webhook, message };
+            store.insert(&job, now_millis())?;
             Ok(spec)
         }
     });
     let spec = written.await?;
-    app.jobs.spawn(follow(app.clone(), id.clone(), spec, handle, outputs));
     info!(task = %id, "a job is accepted");
-    Ok(json!({
-        "id": -1, "task_id": id, "req_params": {}, "in_queue_mills": -1, "start_mills": -1,
-        "finish_mills": -1, "task_status": "pending", "progress": -1, "preview": "",
-        "webhook_url": webhook, "result": [],
-    }))
+    let live = follow(&app, &id, &spec, handle, count)?;
+    Ok(Accepted { id, live, is_attended: spec.is_attended() })
 }
 
 /// Takes up the jobs that an earlier server accepted and did not end.
@@ -95,10 +154,13 @@ pub(crate) fn resume(app: &App) {
                 }
                 if !jobs.is_empty() {
                     info!("{} jobs of an earlier server are taken up", jobs.len());
-                    wait_for_model(&own).await;
                 }
                 for record in jobs {
-                    take_up(&own, record).await;
+                    match record.kind.as_str() {
+                        EditSpec::KIND => take_up::<EditSpec>(&own, record).await,
+                        Params::KIND => take_up::<Params>(&own, record).await,
+                        kind => warn!(task = %record.task_id, "a job of an unknown kind: {kind}"),
+                    }
                 }
             }
             Err(error) => error!("jobs of an earlier server were not read: {}", error.message),
@@ -106,109 +168,138 @@ pub(crate) fn resume(app: &App) {
     });
 }
 
-/// Waits while the edit model is being loaded. Without it jobs stay where they are.
-async fn wait_for_model(app: &App) {
-    use crate::engine::Health;
-    while app.edits.health().get() == Health::Loading && !app.jobs.is_stopping() {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-}
-
-async fn take_up(app: &App, record: Record) {
+async fn take_up<S: Spec>(app: &App, record: Record) {
     let id = record.task_id.clone();
     if record.attempts >= MOST_ATTEMPTS {
         let why = format!("the server ended {} times while it worked on this", record.attempts);
-        return end(app, &id, End::Failed(why)).await;
+        return over(app, &id, End::Failed(ApiError::internal(why))).await;
     }
-    if app.edits.model().is_err() {
-        return warn!(task = %id, "a job waits for a server with an edit model");
+    // Without its model a job stays where it is.
+    while S::health(app).get() == Health::Loading && !app.jobs.is_stopping() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    if S::health(app).check().is_err() {
+        return warn!(task = %id, "a job waits for a server with a model for it");
     }
     let read = app
         .jobs
         .with_store({
             let app = app.clone();
-            move |_| Ok(restored(&app, &record.req_params))
+            move |_| Ok(restored::<S>(&app, &record.req_params))
         })
         .await;
-    match read {
-        Ok(Ok((spec, edit))) => match app.edits.push_accepted(edit) {
-            Ok(handle) => {
-                let outputs = spec.outputs(spec.images.len());
-                app.jobs.spawn(follow(app.clone(), id, spec, handle, outputs));
-            }
-            Err(error) => warn!(task = %id, "a job stays where it is: {}", error.message),
-        },
-        Ok(Err(why)) => end(app, &id, End::Failed(why)).await,
+    let (spec, pictures) = match read {
+        Ok(Ok(read)) => read,
+        Ok(Err(why)) => return over(app, &id, End::Failed(ApiError::internal(why))).await,
+        Err(error) => return warn!(task = %id, "a job stays where it is: {}", error.message),
+    };
+    if spec.is_attended() {
+        // Who waited for it is gone with the server.
+        return over(app, &id, End::Cancelled).await;
+    }
+    let count = pictures.len();
+    let followed = queued(app, spec, pictures, true)
+        .await
+        .and_then(|(spec, handle)| follow(app, &id, &spec, handle, count).map(drop));
+    match followed {
+        Ok(()) => {}
+        Err(error) if error.status.is_client_error() => over(app, &id, End::Failed(error)).await,
         Err(error) => warn!(task = %id, "a job stays where it is: {}", error.message),
     }
 }
 
-/// The edit of a row.
-fn restored(app: &App, params: &str) -> std::result::Result<(EditSpec, Edit), String> {
-    let spec: EditSpec =
+/// What a row says, with the pictures that were kept.
+fn restored<S: Spec>(app: &App, params: &str) -> std::result::Result<(S, Vec<Vec<u8>>), String> {
+    let spec: S =
         serde_json::from_str(params).map_err(|e| format!("its parameters cannot be read: {e}"))?;
-    let images = spec.images.iter().map(|path| {
+    let pictures = spec.kept().into_iter().map(|path| {
         let name = path.strip_prefix("inputs/").unwrap_or(path);
         app.jobs.files.input(name).map_err(|e| format!("its input {path} cannot be read: {e}"))
     });
-    let images = images.collect::<std::result::Result<Vec<_>, _>>()?;
-    let options = spec.options().map_err(|e| e.message)?;
-    let edit = Edit { requests: spec.requests(images), options, wants_previews: true };
-    Ok((spec, edit))
+    let pictures = pictures.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok((spec, pictures))
 }
 
 /// Follows a job to its end.
-async fn follow(app: App, id: String, spec: EditSpec, mut handle: Handle, outputs: usize) {
+fn follow<S: Spec>(
+    app: &App,
+    id: &str,
+    spec: &S,
+    mut handle: Handle,
+    pictures: usize,
+) -> ApiResult<Arc<Live>> {
     let live = Arc::new(Live {
         stage: handle.stage.clone(),
         leaver: handle.leaver(),
+        has_previews: spec.has_previews(),
         start_mills: AtomicI64::new(-1),
-        cancelled: watch::Sender::new(false),
+        wish: watch::Sender::default(),
+        done: watch::Sender::default(),
+        ended: watch::Sender::default(),
     });
-    app.jobs.add_live(&id, Arc::clone(&live));
-    let how = made(&app, &id, &spec, &mut handle, outputs, &live).await;
-    end(&app, &id, how).await;
-    app.jobs.remove_live(&id);
+    app.jobs.add_live(id, Arc::clone(&live));
+    let job = Job { id: id.to_owned(), outputs: spec.outputs(pictures), format: spec.format()? };
+    let (own, live_of) = (app.clone(), Arc::clone(&live));
+    app.jobs.spawn(async move {
+        let how = made(&own, &job, &mut handle, &live_of).await;
+        let ended = match &how {
+            End::Finished(paths) => Ended { status: "finished", paths: paths.clone(), error: None },
+            End::Stopped(paths) => Ended { status: "stop", paths: paths.clone(), error: None },
+            End::Cancelled => Ended { status: "canceled", paths: Vec::new(), error: None },
+            End::Failed(error) => Ended::failed(error.clone()),
+            End::Left => Ended::failed(ApiError::stopping()),
+        };
+        over(&own, &job.id, how).await;
+        // In this order: whoever hears of the end finds it in the database.
+        own.jobs.remove_live(&job.id);
+        live_of.ended.send_replace(Some(ended));
+    });
+    Ok(live)
 }
 
-async fn made(
-    app: &App,
-    id: &str,
-    spec: &EditSpec,
-    handle: &mut Handle,
-    outputs: usize,
-    live: &Live,
-) -> End {
-    let mut paths = Vec::with_capacity(outputs);
+async fn made(app: &App, job: &Job, handle: &mut Handle, live: &Live) -> End {
+    let mut paths = Vec::with_capacity(job.outputs);
     let mut is_begun = false;
     let (stage, results) = (&mut handle.stage, &mut handle.outputs);
-    let mut cancelled = live.cancelled.subscribe();
-    while paths.len() < outputs {
-        let output = tokio::select! {
-            biased;
-            // At once, whatever else is made in the same run.
-            () = async { drop(cancelled.wait_for(|is| *is).await) } => return End::Cancelled,
-            began = async { stage.wait_for(|stage| stage.is_running).await.is_ok() }, if !is_begun => {
-                is_begun = true;
-                if began {
-                    let now = now_millis();
-                    live.start_mills.store(now, Ordering::SeqCst);
-                    let own = id.to_owned();
-                    app.jobs.with_store(move |store| store.begin(&own, now)).await.ok();
+    let mut wish = live.wish.subscribe();
+    for done in 1..=job.outputs {
+        let output = loop {
+            tokio::select! {
+                biased;
+                // At once, whatever else is made in the same run.
+                wish = async { wish.wait_for(|wish| *wish != Wish::None).await.map(|wish| *wish) } => {
+                    return match wish {
+                        Ok(Wish::Stop) => End::Stopped(paths),
+                        _ => End::Cancelled,
+                    };
                 }
-                continue;
+                began = async { stage.wait_for(|stage| stage.is_running).await.is_ok() }, if !is_begun => {
+                    is_begun = true;
+                    if began {
+                        let now = now_millis();
+                        live.start_mills.store(now, Ordering::SeqCst);
+                        let own = job.id.clone();
+                        app.jobs.with_store(move |store| store.begin(&own, now)).await.ok();
+                    }
+                }
+                output = results.recv() => break output,
             }
-            output = results.recv() => output,
         };
         match output {
-            Some((index, picture)) => match written(app, id, spec, index, picture).await {
+            // Cancelled while the server goes on: it was skipped.
+            Some((_, Err(error)))
+                if error.kind() == ErrorKind::Cancelled && !app.jobs.is_stopping() => {}
+            Some((index, picture)) => match written(app, job, index, picture).await {
                 Ok(path) => paths.push(path),
                 Err(None) => return End::Left,
-                Err(Some(why)) => return End::Failed(why),
+                Err(Some(error)) => return End::Failed(error),
             },
             None if app.jobs.is_stopping() => return End::Left,
-            None => return End::Failed("the engine gave no answer".to_owned()),
+            None => {
+                return End::Failed(ApiError::internal("the engine gave no answer"));
+            }
         }
+        live.done.send_replace(done);
     }
     End::Finished(paths)
 }
@@ -216,20 +307,18 @@ async fn made(
 /// Writes an output. `None` as the error: it was not made because the server stops.
 async fn written(
     app: &App,
-    id: &str,
-    spec: &EditSpec,
+    job: &Job,
     index: usize,
     picture: Result<Picture>,
-) -> std::result::Result<String, Option<String>> {
+) -> std::result::Result<String, Option<ApiError>> {
     let picture = match picture {
         Ok(picture) => picture,
         Err(error) if error.kind() == ErrorKind::Cancelled && app.jobs.is_stopping() => {
             return Err(None);
         }
-        Err(error) => return Err(Some(ApiError::generation(&error).message)),
+        Err(error) => return Err(Some(ApiError::generation(&error))),
     };
-    let format = spec.format().map_err(|error| Some(error.message))?;
-    let (app_of, id) = (app.clone(), id.to_owned());
+    let (app_of, id, format) = (app.clone(), job.id.clone(), job.format);
     let work = move || {
         let bytes = picture.image.encode(format).map_err(|error| error.to_string())?;
         let store = &app_of.jobs.store;
@@ -239,13 +328,15 @@ async fn written(
         written.map_err(|e| format!("cannot write a picture: {e}"))
     };
     let written = tokio::task::spawn_blocking(work).await;
-    written.map_err(|e| Some(e.to_string()))?.map_err(Some)
+    let failed = |why: String| Some(ApiError::internal(why));
+    written.map_err(|e| failed(e.to_string()))?.map_err(failed)
 }
 
-async fn end(app: &App, id: &str, how: End) {
+async fn over(app: &App, id: &str, how: End) {
     let (status, result, message) = match how {
         End::Finished(paths) => ("finished", paths, None),
-        End::Failed(why) => ("failed", Vec::new(), Some(why)),
+        End::Stopped(paths) => ("stop", paths, None),
+        End::Failed(error) => ("failed", Vec::new(), Some(error.message)),
         End::Cancelled => ("canceled", Vec::new(), None),
         End::Left => return info!(task = %id, "a job is left to the next server"),
     };
@@ -257,8 +348,9 @@ async fn end(app: &App, id: &str, how: End) {
         .with_store(move |store| {
             store.finish(&own, status, &result, message.as_deref(), now_millis())?;
             let record = store.get(&own)?;
-            if let Some(record) = record.as_ref().filter(|record| record.result.is_empty()) {
-                files_of.jobs.files.delete_of(&store.day(record.in_queue_mills)?, &own);
+            if let Some(record) = &record {
+                let day = store.day(record.in_queue_mills)?;
+                files_of.jobs.files.delete_of(&day, &own, &record.result);
             }
             Ok(record)
         })

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::engine::lock;
 
 /// Version of the table.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// A job's row.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Record {
     pub id: i64,
     /// Names the job.
     pub task_id: String,
+    /// What makes its pictures: `edit` or `generate`.
+    pub kind: String,
     /// What was asked for, as JSON.
     pub req_params: String,
     /// When it was accepted.
@@ -29,11 +31,11 @@ pub struct Record {
     pub start_mills: Option<i64>,
     /// When it ended.
     pub finish_mills: Option<i64>,
-    /// `finished`, `failed` or `canceled`; nothing before.
+    /// `finished`, `failed`, `canceled` or `stop`; nothing before.
     pub task_status: Option<String>,
     /// Paths of its pictures.
     pub result: Vec<String>,
-    /// Why it failed.
+    /// Why it failed, or what was done in another way than the document has it.
     pub message: Option<String>,
     /// Who is told when it ends.
     pub webhook_url: String,
@@ -41,6 +43,20 @@ pub struct Record {
     pub attempts: i64,
     /// Whether somebody has yet to be told.
     pub webhook_due: bool,
+}
+
+/// A job that is accepted.
+pub struct New<'a> {
+    /// Names the job.
+    pub id: &'a str,
+    /// What makes its pictures.
+    pub kind: &'a str,
+    /// What was asked for, as JSON.
+    pub params: &'a str,
+    /// Who is told when it ends.
+    pub webhook: &'a str,
+    /// What is done in another way than the document has it.
+    pub message: Option<&'a str>,
 }
 
 /// Which rows of the history are meant.
@@ -56,7 +72,7 @@ pub struct Range {
 pub struct Store(Mutex<Connection>);
 
 const COLUMNS: &str = "id, task_id, req_params, in_queue_mills, start_mills, finish_mills, task_status, \
-                       result, message, webhook_url, attempts, webhook_due";
+                       result, message, webhook_url, attempts, webhook_due, kind";
 
 impl Store {
     /// Opens or makes the database. One that is damaged is put aside, loudly, and a new one begun.
@@ -93,6 +109,11 @@ impl Store {
             let text = format!("its version is {version}, and this server knows {VERSION}");
             return Err(rusqlite::Error::InvalidParameterName(text));
         }
+        if version == 1 {
+            // There were edits only.
+            let sql = "ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'edit'";
+            connection.execute_batch(sql)?;
+        }
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS tasks (
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -106,7 +127,8 @@ impl Store {
                 message TEXT,
                 webhook_url TEXT NOT NULL DEFAULT '',
                 attempts INTEGER NOT NULL DEFAULT 0,
-                webhook_due INTEGER NOT NULL DEFAULT 0
+                webhook_due INTEGER NOT NULL DEFAULT 0,
+                kind TEXT NOT NULL DEFAULT 'edit'
             );
             CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (in_queue_mills);
             CREATE INDEX IF NOT EXISTS tasks_open ON tasks (id) WHERE finish_mills IS NULL;",
@@ -117,10 +139,12 @@ impl Store {
     }
 
     /// Writes an accepted job.
-    pub fn insert(&self, id: &str, params: &str, now: i64, webhook: &str) -> rusqlite::Result<()> {
+    pub fn insert(&self, job: &New<'_>, now: i64) -> rusqlite::Result<()> {
+        let New { id, kind, params, webhook, message } = job;
         lock(&self.0).execute(
-            "INSERT INTO tasks (task_id, req_params, in_queue_mills, webhook_url) VALUES (?, ?, ?, ?)",
-            params![id, params, now, webhook],
+            "INSERT INTO tasks (task_id, kind, req_params, in_queue_mills, webhook_url, message)
+                VALUES (?, ?, ?, ?, ?, ?)",
+            params![id, kind, params, now, webhook, message],
         )?;
         Ok(())
     }
@@ -145,7 +169,7 @@ impl Store {
     ) -> rusqlite::Result<bool> {
         let result = serde_json::to_string(result).unwrap_or_default();
         let changed = lock(&self.0).execute(
-            "UPDATE tasks SET task_status = ?, result = ?, message = ?, finish_mills = ?,
+            "UPDATE tasks SET task_status = ?, result = ?, message = coalesce(?, message), finish_mills = ?,
                 webhook_due = webhook_url <> '' WHERE task_id = ? AND finish_mills IS NULL",
             params![status, result, message, now, id],
         )?;
@@ -260,6 +284,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         webhook_url: row.get(9)?,
         attempts: row.get(10)?,
         webhook_due: row.get(11)?,
+        kind: row.get(12)?,
     })
 }
 
@@ -269,122 +294,4 @@ fn is_damaged(error: &rusqlite::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("db.sqlite3")).unwrap();
-        (folder, store)
-    }
-
-    #[test]
-    fn a_job_ends_once() {
-        let (_folder, store) = store();
-        store.insert("a", "{}", 1000, "").unwrap();
-        assert_eq!(store.begin("a", 1001).unwrap(), 1);
-        assert_eq!(store.begin("a", 1002).unwrap(), 2);
-        assert!(store.finish("a", "finished", &["x.png".into()], None, 1003).unwrap());
-        assert!(!store.finish("a", "failed", &[], Some("late"), 1004).unwrap());
-        let found = store.get("a").unwrap().unwrap();
-        assert_eq!(found.task_status.as_deref(), Some("finished"));
-        assert_eq!((found.result, found.attempts), (vec!["x.png".to_owned()], 2));
-        assert!(store.open_jobs().unwrap().is_empty());
-    }
-
-    #[test]
-    fn history_is_paged_or_of_a_range_and_running_jobs_are_not_deleted() {
-        let (_folder, store) = store();
-        for i in 0..5 {
-            store.insert(&format!("t{i}"), "{}", 1000 * i, "").unwrap();
-            if i < 4 {
-                store.finish(&format!("t{i}"), "finished", &[], None, 9000).unwrap();
-            }
-        }
-        let ids =
-            |records: Vec<Record>| -> Vec<_> { records.into_iter().map(|r| r.task_id).collect() };
-        assert_eq!(ids(store.history(Range::default(), 0, 3).unwrap()), ["t3", "t2", "t1"]);
-        assert_eq!(ids(store.history(Range::default(), 1, 3).unwrap()), ["t0"]);
-        let range = Range { start: Some(1000), end: Some(2000) };
-        assert_eq!(ids(store.history(range, 7, 1).unwrap()), ["t1", "t2"]);
-        let all = Range { start: Some(0), end: None };
-        assert_eq!(store.delete_range(all).unwrap().len(), 4);
-        assert_eq!(ids(store.open_jobs().unwrap()), ["t4"]);
-        assert!(store.delete("t4").unwrap().is_none());
-    }
-
-    #[test]
-    fn times_are_read_as_iso_8601() {
-        let (_folder, store) = store();
-        assert_eq!(store.millis("1970-01-01T00:01:00Z").unwrap(), Some(60_000));
-        assert_eq!(store.millis("1970-01-01T01:00:00+01:00").unwrap(), Some(0));
-        assert!(store.millis("2024-07-03T12:22:30").unwrap().is_some());
-        for garbage in ["", "now", "2460000.5", "2024-13-40T00:00:00", "' OR 1=1 --"] {
-            assert_eq!(store.millis(garbage).unwrap(), None, "{garbage}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_database_is_put_aside_and_a_newer_one_is_not_touched() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db.sqlite3");
-        std::fs::write(&path, "this is no database, and long enough to be one".repeat(100))
-            .unwrap();
-        let store = Store::open(&path).unwrap();
-        store.insert("a", "{}", 1, "").unwrap();
-        let names = std::fs::read_dir(folder.path()).unwrap();
-        let aside =
-            names.filter(|n| n.as_ref().unwrap().file_name().to_string_lossy().contains("corrupt"));
-        assert_eq!(aside.count(), 1);
-        lock(&store.0).pragma_update(None, "user_version", 99).unwrap();
-        drop(store);
-        assert!(Store::open(&path).err().unwrap().contains("99"));
-        let inside = path.with_file_name("folder");
-        std::fs::create_dir(&inside).unwrap();
-        assert!(Store::open(&inside).err().unwrap().contains("cannot open"));
-    }
-
-    #[test]
-    fn what_a_broken_log_beside_the_database_says_is_ignored() {
-        let (folder, store) = store();
-        store.insert("a", "{}", 1, "").unwrap();
-        drop(store);
-        let path = folder.path().join("db.sqlite3");
-        std::fs::write(folder.path().join("db.sqlite3-wal"), [7; 5000]).unwrap();
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.open_jobs().unwrap().len(), 1);
-        store.insert("b", "{}", 2, "").unwrap();
-    }
-
-    #[test]
-    fn a_clock_that_goes_back_changes_no_order() {
-        let (_folder, store) = store();
-        for (id, now) in [("a", 5000), ("b", 1000), ("c", 3000)] {
-            store.insert(id, "{}", now, "").unwrap();
-        }
-        let ids: Vec<_> = store.open_jobs().unwrap().into_iter().map(|r| r.task_id).collect();
-        assert_eq!(ids, ["a", "b", "c"]);
-        store.begin("a", 4000).unwrap();
-        assert!(store.finish("a", "finished", &[], None, 900).unwrap());
-        assert_eq!(store.history(Range::default(), 0, 9).unwrap()[0].task_id, "a");
-    }
-
-    #[test]
-    fn a_page_of_a_long_history_comes_quickly() {
-        let (_folder, store) = store();
-        let many =
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-            INSERT INTO tasks (task_id, req_params, in_queue_mills, finish_mills, task_status)
-            SELECT 't' || i, '{}', i, i, 'finished' FROM n";
-        lock(&store.0).execute(many, []).unwrap();
-        for page in [0, 5000] {
-            let times = (0..5).map(|_| {
-                let start = std::time::Instant::now();
-                assert_eq!(store.history(Range::default(), page, 10).unwrap().len(), 10);
-                start.elapsed()
-            });
-            // The best of them: others may have been held up.
-            assert!(times.min().unwrap() < Duration::from_millis(50));
-        }
-    }
-}
+mod tests;

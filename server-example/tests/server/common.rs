@@ -11,10 +11,11 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use server_example::App;
 use server_example::config::Config;
+use server_example::engine::generating::{GenerateModel, ModelFacts, Setup};
 use server_example::engine::models::{EditModel, Models, Picture, RealModels, Sink, TagModel};
 use tagbrush::{
-    Control, EditOptions, EditRequest, Error, ErrorKind, Image, ImageFormat, Input, OutputSize,
-    Result, TagOptions, Tags,
+    Control, EditOptions, EditRequest, Error, ErrorKind, GenerateRequest, Image, ImageFormat,
+    Input, OutputSize, Preview, Result, TagOptions, Tags,
 };
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -220,6 +221,13 @@ pub(crate) struct Fake {
     pub(crate) waiting: AtomicUsize,
     /// Runs that saw that they were cancelled.
     pub(crate) cancelled: AtomicUsize,
+    /// What the model that generates was called with.
+    pub(crate) setups: Mutex<Vec<Setup>>,
+    pub(crate) requests: Mutex<Vec<Vec<GenerateRequest>>>,
+    /// Steps that it may make; any number unless set.
+    steps: Mutex<Option<usize>>,
+    /// Steps that it made.
+    pub(crate) steps_made: AtomicUsize,
 }
 
 impl Fake {
@@ -231,6 +239,28 @@ impl Fake {
     pub(crate) fn release(&self) {
         *self.held.lock().unwrap() = false;
         self.released.notify_all();
+    }
+
+    /// Lets the model that generates make so many steps more, and no others.
+    pub(crate) fn allow(&self, steps: usize) {
+        *self.steps.lock().unwrap().get_or_insert(0) += steps;
+    }
+
+    /// Waits for a step that is allowed.
+    fn pause(&self, is_cancelled: &dyn Fn() -> bool) {
+        while !is_cancelled() {
+            let mut steps = self.steps.lock().unwrap();
+            match &mut *steps {
+                Some(0) => drop(steps),
+                Some(steps) => {
+                    *steps -= 1;
+                    break;
+                }
+                None => break,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.steps_made.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Waits until a call is held up.
@@ -265,6 +295,8 @@ struct FakeTagger(Arc<Fake>, Arc<dyn TagModel>);
 
 struct FakeEditor(Arc<Fake>);
 
+struct FakeGenerator(Arc<Fake>, ModelFacts);
+
 impl Models for FakeModels {
     fn tagger(&self, name: &str) -> Result<Arc<dyn TagModel>> {
         match name {
@@ -278,6 +310,12 @@ impl Models for FakeModels {
 
     fn editor(&self) -> Result<Arc<dyn EditModel>> {
         Ok(Arc::new(FakeEditor(Arc::clone(&self.0))))
+    }
+
+    fn generator(&self) -> Result<Arc<dyn GenerateModel>> {
+        let (model, name) = ("fake".to_owned(), "fake".to_owned());
+        let facts = ModelFacts { model, name, size: (1152, 896), styles: None, needs_loras: false };
+        Ok(Arc::new(FakeGenerator(Arc::clone(&self.0), facts)))
     }
 
     fn tagger_key(&self, name: &str) -> Option<String> {
@@ -350,6 +388,57 @@ impl EditModel for FakeEditor {
 
     fn defaults(&self) -> (usize, usize) {
         (1024 * 1024, 50)
+    }
+}
+
+impl GenerateModel for FakeGenerator {
+    fn facts(&self) -> &ModelFacts {
+        &self.1
+    }
+
+    fn prepare(&self, setup: &Setup) -> Result<()> {
+        self.0.setups.lock().unwrap().push(setup.clone());
+        Ok(())
+    }
+
+    /// Flat pictures: red is the first letter of the prompt, green the seed, blue the number of pictures that
+    /// were made before in the run. Each makes its steps when it is let go on, or all at once. Prompts that
+    /// begin with `break` panic, those with `fail` fail.
+    fn generate(
+        &self,
+        requests: &[GenerateRequest],
+        setup: &Setup,
+        control: &Control,
+        sink: Sink<'_>,
+    ) -> Result<()> {
+        self.0.requests.lock().unwrap().push(requests.to_vec());
+        self.0.called(requests.len(), control);
+        if control.is_cancelled() {
+            self.0.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+        for (i, request) in requests.iter().enumerate() {
+            assert!(!request.prompt.starts_with("break"), "broken on purpose");
+            let is_cancelled = || control.is_cancelled() || control.is_output_cancelled(i);
+            for step in 1..=setup.options.steps {
+                self.0.pause(&is_cancelled);
+                if is_cancelled() {
+                    break;
+                }
+                control.show(Preview::new(i, (step, setup.options.steps), (1, 1), [9; 3]));
+            }
+            let seed = request.seed.unwrap();
+            let red = request.prompt.bytes().next().unwrap_or_default();
+            let image = Image::from_rgb8(32, 32, [red, seed as u8, i as u8].repeat(32 * 32))?;
+            let made = match request.prompt.as_str() {
+                _ if is_cancelled() => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+                prompt if prompt.starts_with("fail") => {
+                    Err(Error::new(ErrorKind::OutOfMemory, "CUDA out of memory"))
+                }
+                _ => Ok(Picture { image, seed }),
+            };
+            sink(i, made);
+        }
+        Ok(())
     }
 }
 

@@ -120,6 +120,10 @@ async fn the_description_lists_every_route() {
         ("/tasks/{id}", "get"),
         ("/tasks/{id}", "delete"),
         ("/tasks/{id}/cancel", "post"),
+        ("/v1/engine/generate/", "post"),
+        ("/v1/engine/control", "post"),
+        ("/v1/engines/all-models", "get"),
+        ("/v1/engines/styles", "get"),
         ("/health", "get"),
         ("/ready", "get"),
         ("/metrics", "get"),
@@ -130,7 +134,7 @@ async fn the_description_lists_every_route() {
     assert!(api["components"]["schemas"]["EditForm"]["properties"]["prompt"].is_object());
     let models = server.get("/v1/models").await.ok();
     let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
-    assert_eq!(ids, ["demo", "edit"]);
+    assert_eq!(ids, ["demo", "edit", "fake"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! What is known and cannot be done yet: each is refused by its name when it would change the pictures, and
+//! stands here alone, so that it is easily lifted.
+
+use super::params::{INPAINT_ENGINE, MODEL_VAE, NONE, Params};
+use super::read::Reader;
+
+/// Why pictures for control networks are refused.
+pub(super) const CONTROL: &str = "pictures as prompts and for control networks need networks that are not \
+    there yet (ip-adapter-plus_sdxl_vit-h.bin, control-lora-canny-rank128.safetensors, \
+    fooocus_xl_cpds_128.safetensors)";
+
+/// Switches that cannot be switched on.
+const SWITCHES: [(&str, &str); 11] = [
+    ("black_out_nsfw", "the safety checker is another network, which is not there yet"),
+    ("save_metadata_to_images", "nothing is written into pictures yet"),
+    (
+        "debugging_cn_preprocessor",
+        "there are no control networks yet, so nothing is prepared for them",
+    ),
+    ("debugging_inpaint_preprocessor", "masks are not shown"),
+    ("inpaint_disable_initial_latent", "the picture is always what is started from"),
+    ("invert_mask_checkbox", "masks are not inverted; send an inverted one"),
+    ("generate_image_grid", "pictures come one by one, without a grid"),
+    (
+        "require_base64",
+        "results are addresses; with async_process and stream_output off the answer is the picture",
+    ),
+    ("enhance_checkbox", "nothing is enhanced after it is made"),
+    ("save_final_enhanced_image_only", "nothing is enhanced after it is made"),
+    (
+        "skipping_cn_preprocessor",
+        "there are no control networks yet, so nothing is prepared for them",
+    ),
+];
+
+/// Notes what is refused.
+pub(super) fn check(reader: &mut Reader<'_>, params: &Params) {
+    for (name, why) in SWITCHES {
+        if reader.has(name) && reader.flag(name, false) {
+            reader.refuse(name, why);
+        }
+    }
+    if params.uov_method.starts_with("Upscale") {
+        let why = "making pictures larger needs a network that is not there yet \
+                   (fooocus_upscaler_s409985e5.bin)";
+        reader.refuse("uov_method", why);
+    }
+    if params.vae_name != MODEL_VAE {
+        let why = format!("only `{MODEL_VAE}`: another autoencoder is not taken yet");
+        reader.refuse("vae_name", &why);
+    }
+    let is_inpainted = !params.inpaint_input_image.is_empty();
+    if is_inpainted && reader.has("inpaint_engine") && params.inpaint_engine != NONE {
+        let why = format!(
+            "the inpaint engines v1, v2.5 and {INPAINT_ENGINE} are networks that are not there yet \
+             (fooocus_inpaint_head.pth); `{NONE}` makes parts of pictures anew without them"
+        );
+        reader.refuse("inpaint_engine", &why);
+    }
+    if reader.has("save_name") && !reader.is_null("save_name") {
+        reader.refuse("save_name", "files are named by the server");
+    }
+    pictures(reader, params);
+}
+
+/// Pictures without what says what to do with them, which would be left out unseen.
+fn pictures(reader: &mut Reader<'_>, params: &Params) {
+    let is_varied = params.uov_method != "Disabled";
+    if is_varied && params.uov_input_image.is_empty() {
+        reader.refuse("uov_input_image", "there is no picture for the uov_method");
+    }
+    let is_inpainted = !params.inpaint_input_image.is_empty();
+    if is_varied && is_inpainted {
+        reader.refuse(
+            "inpaint_input_image",
+            "a picture is varied or inpainted, not both in one request",
+        );
+    }
+    let has_part =
+        !params.inpaint_mask_image_upload.is_empty() || !params.outpaint_selections.is_empty();
+    if is_inpainted && !has_part {
+        let why = "what to make anew is not said; expected a mask or a side";
+        reader.refuse("inpaint_mask_image_upload", why);
+    }
+    if !is_inpainted && has_part {
+        let why = "there is no picture to make a part of anew";
+        reader.refuse("inpaint_input_image", why);
+    }
+}

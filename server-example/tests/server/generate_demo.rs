@@ -1,0 +1,56 @@
+//! `/v1/engine/generate/` with the demo model itself, which draws what it is told.
+
+use serde_json::{Value, json};
+use tagbrush::{Image, ImageFormat};
+
+use crate::common::{Server, base64};
+
+async fn picture(server: &Server, body: &Value) -> Image {
+    let answer = server.post("/v1/engine/generate/", body).await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    Image::decode(&answer.body).unwrap()
+}
+
+fn corner(image: &Image) -> [i32; 3] {
+    [0, 1, 2].map(|channel| i32::from(image.pixels()[channel]))
+}
+
+fn is_blue([red, green, blue]: [i32; 3]) -> bool {
+    blue > red + 80 && blue > green + 50
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_demo_model_draws_varies_and_paints_over() {
+    let server = Server::real(&[]).await;
+    for performance in ["Speed", "Extreme Speed", "Lightning", "Hyper-SD"] {
+        let body = json!({"prompt": "a red circle on blue", "image_seed": 3,
+            "performance_selection": performance, "output_format": "webp"});
+        let image = picture(&server, &body).await;
+        assert_eq!((image.width(), image.height()), (64, 64), "its own size");
+        assert!(is_blue(corner(&image)), "{performance}: {:?}", corner(&image));
+    }
+    let white = Image::from_rgb8(64, 64, vec![252; 64 * 64 * 3]).unwrap();
+    let white = base64(&white.encode(ImageFormat::Png).unwrap());
+    let varied = json!({"prompt": "a red circle", "image_seed": 3, "uov_method": "Vary (Strong)",
+        "uov_input_image": white});
+    let image = picture(&server, &varied).await;
+    assert_eq!((image.width(), image.height()), (64, 64));
+    // The lower half is made anew, the upper one stays to the bit.
+    let mask = [vec![0; 64 * 32 * 3], vec![255; 64 * 32 * 3]].concat();
+    let mask = Image::from_rgb8(64, 64, mask).unwrap().encode(ImageFormat::Png).unwrap();
+    let painted = json!({"prompt": "a red circle on blue", "image_seed": 3, "inpaint_input_image": white,
+        "inpaint_mask_image_upload": base64(&mask), "inpaint_engine": "None"});
+    let image = picture(&server, &painted).await;
+    assert_eq!(corner(&image), [252; 3]);
+    let last = image.pixels().len() - 3;
+    assert!(image.pixels()[last..] != [252; 3], "something was made");
+    let wider = json!({"prompt": "a red circle", "inpaint_input_image": white,
+        "outpaint_selections": ["Right"], "outpaint_distance": [0, 0, 32, 0]});
+    let image = picture(&server, &wider).await;
+    assert_eq!((image.width(), image.height()), (96, 64));
+    let stretched = json!({"inpaint_input_image": white, "inpaint_mask_image_upload":
+        base64(&Image::from_rgb8(8, 8, vec![255; 192]).unwrap().encode(ImageFormat::Png).unwrap())});
+    let answer = server.post("/v1/engine/generate/", &stretched).await;
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["error"]["param"], "inpaint_mask_image_upload");
+}
