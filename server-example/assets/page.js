@@ -1,4 +1,4 @@
-// The page: pictures by drag and drop, tags as bars, edits as jobs with progress and preview.
+// The page: pictures by drag and drop, tags as bars, edits as jobs with progress and preview. generate.js has the rest.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -207,13 +207,18 @@ const start = async () => {
   $("model").replaceChildren(...models.map((name) => new Option(name)));
   for (;;) {
     const answer = await fetch("/ready");
-    const { tagger, edit } = await answer.json();
+    const { tagger, edit, generate } = await answer.json();
     canEdit = edit.status === "ready";
+    canGenerate = generate.status === "ready";
     const word = (name, { status, reason }) => `${name}: ${status}${reason ? ` (${reason})` : ""}`;
-    $("state").textContent = `${word("tags", tagger)} · ${word("edits", edit)}`;
+    $("state").textContent = [word("tags", tagger), word("edits", edit), word("generation", generate)].join(" · ");
     update();
-    if (tagger.status !== "loading" && edit.status !== "loading") return;
+    updateGenerate();
+    if ([tagger, edit, generate].every(({ status }) => status !== "loading")) return;
     await wait(1000);
   }
 };
-start().catch((error) => { $("state").textContent = `No server: ${error.message}`; });
+// When the other script is there, too.
+document.addEventListener("DOMContentLoaded", () => {
+  start().catch((error) => { $("state").textContent = `No server: ${error.message}`; });
+});

@@ -16,8 +16,9 @@ use crate::error::{ApiError, ApiResult};
 
 const PAGE: &str = include_str!("../assets/index.html");
 const DOCS: &str = include_str!("../assets/docs.html");
-const ASSETS: [(&str, &str, &str); 4] = [
+const ASSETS: [(&str, &str, &str); 5] = [
     ("page.js", "text/javascript; charset=utf-8", include_str!("../assets/page.js")),
+    ("generate.js", "text/javascript; charset=utf-8", include_str!("../assets/generate.js")),
     ("docs.js", "text/javascript; charset=utf-8", include_str!("../assets/docs.js")),
     ("style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
@@ -35,18 +36,21 @@ pub(crate) async fn health() -> Json<Value> {
 /// The models work: each that was asked for has made a forward pass.
 #[utoipa::path(get, path = "/ready", tag = "server", responses((status = 200), (status = 503)))]
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    let (tag, edit) = (app.tags.health(), app.edits.health());
-    let edit_is_fine = match edit.get() {
+    let (tag, edit, generate) = (app.tags.health(), app.edits.health(), app.generator.health());
+    let is_fine = |health: Health, is_required: bool| match health {
         Health::Ready(_) => true,
-        Health::Failed(_) => !app.config.edit_is_required,
+        Health::Failed(_) => !is_required,
         Health::Loading => false,
     };
-    let is_ready = matches!(tag.get(), Health::Ready(_)) && edit_is_fine;
+    let is_ready = is_fine(tag.get(), true)
+        && is_fine(edit.get(), app.config.edit_is_required)
+        && is_fine(generate.get(), app.config.generate_is_required);
     let (status, word) = match is_ready {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    let body = json!({"status": word, "tagger": tag.json(), "edit": edit.json()});
+    let body = json!({"status": word, "tagger": tag.json(), "edit": edit.json(),
+        "generate": generate.json()});
     let mut response = (status, Json(body)).into_response();
     if !is_ready {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
@@ -62,6 +66,9 @@ pub(crate) async fn models(State(app): State<App>) -> Json<Value> {
     if matches!(app.edits.health().get(), Health::Ready(_)) {
         let names = [crate::edits::MODEL].into_iter().map(str::to_owned);
         data.extend(names.chain(app.config.edit_names.clone()).map(|id| model(&id, "edit")));
+    }
+    if let Ok(generator) = app.generator.model() {
+        data.push(model(&generator.facts().name, "generate"));
     }
     Json(json!({"object": "list", "data": data}))
 }

@@ -175,6 +175,36 @@ for (const view of VIEWS) {
     assert.equal(history[0].task_status, "canceled");
   }));
 
+  test(`a picture is generated, others are cancelled, ${view.name}`, () => on("/", view, async (page) => {
+    await until(page, () => document.getElementById("state").textContent.includes("generation: ready"));
+    await page.type("#generate-prompt", "a red circle on blue");
+    await page.select("#performance", "Quality");
+    await page.type("#generate-seed", "3");
+    await page.click("#generate-button");
+    await until(page, () => {
+      const [bar, preview] = ["generate-bar", "generate-preview"].map((id) => document.getElementById(id));
+      return bar.value > 13 && bar.value < 100 && !preview.hidden && preview.naturalWidth > 0;
+    });
+    await shoot(page, view, "generating");
+    await count(page, "#generated img", 1);
+    const [red, green, blue] = await corner(page, "#generated img");
+    assert(blue > red + 80 && blue > green + 50, `the ground is ${red} ${green} ${blue}`);
+    assert(await page.$eval("#generate-progress", (progress) => progress.hidden));
+    assert.match(await text(page, "#generate-note"), /Note: .*demo model.*styles?.*own/i, "what was done in another way is said");
+    const type = await page.$eval("#generated a", async (link) => (await fetch(link.href)).headers.get("content-type"));
+    assert.equal(type, "image/png", "what is saved");
+    await shoot(page, view, "generated");
+    await page.$eval("#number", (field) => { field.value = 32; });
+    await page.click("#generate-button");
+    await until(page, () => document.getElementById("generate-bar").value > 13);
+    await page.click("#stop-button");
+    await until(page, () => document.getElementById("generate-progress").hidden);
+    assert.equal(await text(page, "#generate-note"), "Cancelled.");
+    assert(await page.$eval("#generate-button", (button) => !button.disabled), "the next one can begin");
+    const { history } = await (await fetch(`${server.url}/tasks?query=history&page_size=1`)).json();
+    assert.equal(history[0].task_status, "canceled");
+  }));
+
   test(`files that are no pictures are named, ${view.name}`, () => on("/", view, async (page) => {
     await choose(page, file("notes.txt", "no picture"), image("owl.png"));
     await count(page, "#pictures li", 1);
@@ -239,7 +269,9 @@ test("what the server refuses is shown in its own words", () => on("/", VIEWS[0]
 }, ["status of 400"]));
 
 test("a tag cannot bring markup into the page", async () => {
-  // Names of files and of tags are the only foreign texts: they go in as text.
-  const script = readFileSync(join(import.meta.dirname, "../../assets/page.js"), "utf8");
-  assert(!/innerHTML|insertAdjacentHTML|document\.write/.test(script));
+  // Names of files, tags and messages are the only foreign texts: they go in as text.
+  for (const name of ["page.js", "generate.js"]) {
+    const script = readFileSync(join(import.meta.dirname, "../../assets", name), "utf8");
+    assert(!/innerHTML|insertAdjacentHTML|document\.write/.test(script));
+  }
 });
