@@ -7,10 +7,12 @@ NODE ?= node
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV = $(TARGET)/python
 RAY = $(TARGET)/ray
+CLIENTS = $(TARGET)/clients
 
-.PHONY: test check unit docs lean demo serve goldens test-python test-ray wheel test-node test-page
+.PHONY: test check unit docs lean demo serve goldens test-python test-ray wheel test-node test-page \
+	test-clients
 
-test: check lean docs unit test-python test-node test-page
+test: check lean docs unit test-python test-node test-page test-clients
 	@echo "all checks passed"
 
 # Formatting and lints.
@@ -83,6 +85,16 @@ test-page:
 	cd server-example/tests/page && npm ci --silent --ignore-scripts --no-audit --no-fund
 	cd server-example/tests/page && $(if $(SCREENSHOTS),SCREENSHOTS=$(abspath $(SCREENSHOTS))) \
 		SERVER=$(TARGET)/release/server-example $(NODE) --test page.test.mjs
+
+# The examples of FooocusAPI's document, as programs, against the example server.
+test-clients: $(CLIENTS)/installed
+	$(CARGO) build --release --workspace --all-targets
+	SERVER=$(TARGET)/release/server-example $(CLIENTS)/bin/python server-example/tests/clients/run.py
+
+$(CLIENTS)/installed: server-example/tests/clients/requirements.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet -r $<
+	touch $@
 
 # The example server on http://127.0.0.1:8000.
 serve:
