@@ -1,11 +1,12 @@
 """Kills the example server at random moments while it works on jobs, and checks that nothing is lost, done twice or half-written.
 
-A server on the demo models gets jobs of random lengths, is killed, and started again in the same folder. After each kill, with
-no server running: every job whose acceptance was answered is in the database once, what was finished before is as it was, and
-every picture that has its final name is whole. At the end all jobs end; each picture of a finished one must be what an edit of the
-same description gives that nobody interrupts. Jobs that were running at three kills are given up, as documented, and counted.
+A server on the demo models gets edits and prompts as jobs of random lengths, some of which are cancelled, skipped and stopped; it is
+killed, and started again in the same folder. After each kill, with no server running: every job whose acceptance was answered is in
+the database once, what was finished before is as it was, and every picture that has its final name is whole. At the end all jobs end;
+each picture must be what a job of the same description gives that nobody interrupts. Jobs that were running at three kills are
+given up, as documented, and counted.
 
-    cargo build --release -p server-example && python benches/server_kill.py [--kills 50] [--seed 1]
+    cargo build --release -p server-example && python benches/server_kill.py [--kills 50] [--jobs 200] [--seed 1]
 """
 
 import argparse
@@ -29,10 +30,55 @@ SAMPLES = [(ROOT / f"core/demo/edit/samples/{name}.png").read_bytes() for name i
 PROMPTS = ["make the background blue", "make it greyscale", "remove the circle"]
 
 
-def described(random_):
+SHAPES = ["a red circle on blue", "a green square", "a yellow triangle on black"]
+
+
+class Edit:
     """A job: which picture, and the fields of its form. Short ones and long ones."""
-    fields = {"prompt": random_.choice(PROMPTS), "seed": random_.randrange(1000), "n": random_.randint(1, 3)}
-    return random_.randrange(len(SAMPLES)), fields | {"num_inference_steps": random_.choice([2, 20, 100, 400])}
+
+    def __init__(self, random_):
+        self.picture, self.n = random_.randrange(len(SAMPLES)), random_.randint(1, 3)
+        self.fields = {"prompt": random_.choice(PROMPTS), "seed": random_.randrange(1000), "n": self.n}
+        self.fields |= {"num_inference_steps": random_.choice([2, 20, 100, 400])}
+
+    def request(self):
+        return edit_request(SAMPLES[self.picture], **self.fields, async_process="true")
+
+    async def alone(self, client):
+        """Its pictures, by their numbers."""
+        answer = await client.json(*edit_request(SAMPLES[self.picture], **self.fields))
+        return dict(enumerate(base64.b64decode(data["b64_json"]) for data in answer["data"]))
+
+
+class Generation:
+    """The same of a prompt."""
+
+    def __init__(self, random_):
+        self.n = random_.randint(1, 4)
+        self.body = {"prompt": random_.choice(SHAPES), "image_seed": random_.randrange(1000), "image_number": self.n, "async_process": True}
+        self.body |= {"performance_selection": random_.choice(["Lightning", "Speed"]), "overwrite_step": random_.choice([4, 20, 100])}
+
+    def request(self):
+        return "POST", "/v1/engine/generate/", json.dumps(self.body).encode()
+
+    async def alone(self, client):
+        task = await client.json(*self.request())
+        while task["task_status"] in (None, "pending", "running"):
+            await asyncio.sleep(0.01)
+            task = await client.json("GET", f"/tasks/{task['task_id']}")
+        assert task["task_status"] == "finished", task
+        return {number(link): await picture(client, link) for link in task["result"]}
+
+
+def number(link):
+    """Which of its job's pictures one is."""
+    return int(link.rsplit("_", 1)[1].removesuffix(".png"))
+
+
+async def picture(client, link):
+    status, _, made = await client.ask("GET", urllib.parse.urlparse(link).path)
+    assert status == 200, link
+    return made
 
 
 def check_png(path):
@@ -84,7 +130,7 @@ class Story:
             if row["finish_mills"] is None:
                 continue
             self.ended[row["task_id"]] = end
-            assert row["task_status"] in ("finished", "failed"), row
+            assert row["task_status"] in ("finished", "failed", "canceled", "stop"), row
             for path in json.loads(row["result"]):
                 assert path in made, f"{path} of a finished job is not there"
             if row["task_status"] == "failed":
@@ -99,11 +145,19 @@ async def live(server, story, random_, seconds):
     async def send():
         while True:
             await asyncio.sleep(random_.uniform(0, 0.4))
-            picture, fields = described(random_)
-            status, _, body = await client.ask(*edit_request(SAMPLES[picture], **fields, async_process="true"))
+            job = random_.choice([Edit, Generation])(random_)
+            status, _, body = await client.ask(*job.request())
             assert status in (200, 429, 503), body
             if status == 200:
-                story.accepted[json.loads(body)["task_id"]] = (picture, fields)
+                story.accepted[json.loads(body)["task_id"]] = job
+
+    async def disturb():
+        while True:
+            await asyncio.sleep(random_.uniform(0, 0.5))
+            if random_.random() < 0.3 and story.accepted:
+                await client.ask("POST", f"/tasks/{random_.choice(list(story.accepted))}/cancel")
+            else:
+                await client.ask("POST", f"/v1/engine/control?action={random_.choice(['skip', 'skip', 'stop'])}")
 
     async def read():
         while True:
@@ -125,7 +179,7 @@ async def live(server, story, random_, seconds):
                     return
                 await asyncio.sleep(0.02)
 
-    await asyncio.gather(until_gone(send), until_gone(send), until_gone(read), kill())
+    await asyncio.gather(until_gone(send), until_gone(send), until_gone(read), until_gone(disturb), kill())
 
 
 async def finish(server, story):
@@ -139,29 +193,34 @@ async def finish(server, story):
             break
         assert time.monotonic() < until, f"jobs do not end: {open_jobs}"
         await asyncio.sleep(0.1)
-    for id_, (picture, fields) in story.accepted.items():
+    skipped = 0
+    for id_, job in story.accepted.items():
         task = await client.json("GET", f"/tasks/{id_}")
-        if task["task_status"] != "finished":
+        links = task["result"] or []
+        if not links:
             continue
-        alone = await client.json(*edit_request(SAMPLES[picture], **fields))
-        assert len(task["result"]) == len(alone["data"]) == fields["n"]
-        for link, data in zip(task["result"], alone["data"]):
-            status, _, made = await client.ask("GET", urllib.parse.urlparse(link).path)
-            assert status == 200 and made == base64.b64decode(data["b64_json"]), f"{link} is another picture than without a kill"
+        alone = await job.alone(client)
+        assert len(links) <= len(alone) == job.n
+        skipped += len(alone) - len(links)
+        for link in links:
+            assert id_ in link and await picture(client, link) == alone[number(link)], f"{link} is another picture than without a kill"
     client.close()
+    return skipped
 
 
 async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=200, help="go on with kills until so many were accepted")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
     random_ = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        server, story = Server(folder, EDIT_QUEUE=64), Story(folder)
-        running = parts = 0
-        for _ in range(arguments.kills):
+        server, story = Server(folder, EDIT_QUEUE=64, GENERATE_QUEUE=64), Story(folder)
+        running = parts = kills = 0
+        while kills < arguments.kills or len(story.accepted) < arguments.jobs:
+            kills += 1
             server.start()
             await live(server, story, random_, random_.uniform(0.05, 1.5))
             if not (folder / "outputs/db.sqlite3").exists():
@@ -170,7 +229,7 @@ async def main():
             running += any(row["attempts"] and row["finish_mills"] is None for row in found)
             parts += any("part-" in path.name for path in (folder / "outputs").glob("*/*"))
         server.start().until_ready()
-        await finish(server, story)
+        skipped = await finish(server, story)
         server.stop()
         found = story.check()
         assert all(row["finish_mills"] for row in found)
@@ -181,9 +240,10 @@ async def main():
         states = collections.Counter(row["task_status"] for row in found)
         again = sum(row["attempts"] > 1 for row in found)
         print(
-            f"{arguments.kills} kills (seed {arguments.seed}), {running} of them while jobs ran and {parts} within a picture: "
+            f"{kills} kills (seed {arguments.seed}), {running} of them while jobs ran and {parts} within a picture: "
             f"{len(story.accepted)} jobs accepted and answered, {len(found) - len(story.accepted)} more whose answer the kill cut off, "
-            f"{dict(states)}, {again} begun more than once, {len(results)} pictures, all whole and as without a kill"
+            f"{dict(states)}, {skipped} pictures skipped or stopped in jobs that have others, {again} begun more than once, "
+            f"{len(results)} pictures, all whole and as without a kill"
         )
 
 
