@@ -7,6 +7,7 @@ mod denoiser;
 mod find;
 mod inpaint;
 mod load;
+mod metadata;
 mod networks;
 mod options;
 mod parts;
@@ -24,7 +25,8 @@ mod tests;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
-pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance};
+pub use metadata::MetadataScheme;
+pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance, Unstyled};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
 pub use refiner::RefinerSwap;
@@ -55,6 +57,8 @@ pub struct Generated {
     pub variant: usize,
     /// The seed that gives this picture again, as the first variant.
     pub seed: u64,
+    /// What metadata are made of.
+    recipe: Arc<metadata::Recipe>,
 }
 
 /// A loaded model that generates. Cloning shares it. Calls from several threads are answered one after the
@@ -63,6 +67,7 @@ pub struct Generated {
 pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
+    source: metadata::ModelSource,
     networks: networks::Networks,
     refiner: Option<refiner::Refiner>,
     vae: AutoencoderKl,
