@@ -74,6 +74,24 @@ def test_the_demo_model_draws_what_it_is_asked_for():
     assert right >= 7
 
 
+def test_every_step_has_a_preview(generator):
+    seen = []
+    (made,) = generator.generate("a cat", preview=seen.append, **FAST)
+    assert [(p.output, p.step, p.steps) for p in seen] == [(0, 1, 2), (0, 2, 2)]
+    assert all(p.image.size == (8, 8) for p in seen)
+    assert generator.generate("a cat", **FAST)[0].image == made.image
+    with pytest.raises(tagbrush.CancelledError):
+        generator.generate("a cat", preview=lambda _: False, **FAST)
+    seen.clear()
+    list(generator.generate_iter(["a", "b"], preview=seen.append, **FAST))
+    assert {(p.output, p.step) for p in seen} == {(i, step) for i in range(2) for step in (1, 2)}
+
+
+def test_sizes_of_the_model(generator):
+    assert generator.default_size == (1152, 896)
+    assert generator.default_size in tagbrush.ASPECT_RATIOS and len(tagbrush.ASPECT_RATIOS) == 26
+
+
 def test_variants_of_one_prompt(generator):
     made = generator.generate("a cat", n=2, **FAST)
     assert [(g.request, g.variant, g.seed) for g in made] == [(0, 0, 3), (0, 1, 4)]
@@ -201,7 +219,7 @@ def test_wrong_calls(generator):
 
 
 def test_models_that_cannot_be_loaded(tmp_path):
-    for missing in ("demo", tmp_path / "none.safetensors"):
+    for missing in ("demon", tmp_path / "none.safetensors"):
         with pytest.raises(tagbrush.ModelNotFoundError):
             GeneratePipeline.load(missing)
     for options in ({"dtype": "f16"}, {"max_memory": 1}):

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
-    LoadOptions, Lora, Outpaint, Performance, Precision, PrepareOptions, Prompter, RefinerSwap,
-    Result, SamplerKind, Scheduler, SizeGuidance,
+    LoadOptions, Lora, MetadataScheme, Outpaint, Performance, Precision, PrepareOptions, Prompter,
+    RefinerSwap, Result, SamplerKind, Scheduler, SizeGuidance,
 };
 use clap::Args;
 
@@ -63,6 +63,10 @@ pub(super) struct GenerateCommand {
     /// The format of outputs: png, jpeg, webp
     #[arg(long, default_value = "png")]
     format: crate::ImageFormat,
+    /// What outputs say of how they were made: fooocus, a1111, none. The first output with a model in one file
+    /// waits for the file's hash
+    #[arg(long, default_value = "none", value_name = "SCHEME")]
+    metadata: Metadata,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -181,6 +185,21 @@ struct How {
     adaptive_guidance: Option<f32>,
 }
 
+/// A notation of metadata, or none.
+#[derive(Clone, Copy)]
+struct Metadata(Option<MetadataScheme>);
+
+impl std::str::FromStr for Metadata {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "none" => Ok(Self(None)),
+            name => Ok(Self(Some(name.parse()?))),
+        }
+    }
+}
+
 /// Width and height.
 #[derive(Clone, Copy)]
 struct Sides((usize, usize));
@@ -264,7 +283,7 @@ impl GenerateCommand {
             let loras: Vec<Lora> = loras.iter().chain(&needed).cloned().collect();
             pipeline.set_loras(&loras)?;
             pipeline.generate_each(requests, &options, &control, |i, output| {
-                outputs.take(first + i, output.map(|generated| generated.image));
+                outputs.take(first + i, |file| output?.save(file, self.metadata.0));
             })?;
             first += requests.len();
             before.fetch_add((requests.len() * options.steps) as u64, Ordering::Relaxed);

@@ -49,7 +49,7 @@ impl Model {
                 return Err(Error::unsupported(message).with("field", field));
             }
         }
-        let Parts { tokenizer, small, large, unet, vae, prediction, training } = parts;
+        let Parts { source, tokenizer, small, large, unet, vae, prediction, training } = parts;
         let placement = place(options, &*unet.source)?;
         let unet_config = unet.config.clone();
         let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
@@ -79,6 +79,7 @@ impl Model {
         let mut decode = options.decode.clone();
         decode.apply_orientation.get_or_insert(true);
         Ok(Self {
+            source,
             networks,
             refiner,
             vae,

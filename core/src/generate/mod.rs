@@ -7,6 +7,7 @@ mod denoiser;
 mod find;
 mod inpaint;
 mod load;
+mod metadata;
 mod networks;
 mod options;
 mod parts;
@@ -25,7 +26,8 @@ mod vary;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
-pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance};
+pub use metadata::MetadataScheme;
+pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance, Unstyled};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
 pub use refiner::RefinerSwap;
@@ -57,6 +59,8 @@ pub struct Generated {
     pub variant: usize,
     /// The seed that gives this picture again, as the first variant.
     pub seed: u64,
+    /// What metadata are made of.
+    recipe: Arc<metadata::Recipe>,
 }
 
 /// A loaded model that generates. Cloning shares it. Calls from several threads are answered one after the
@@ -65,6 +69,7 @@ pub struct Generated {
 pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
+    source: metadata::ModelSource,
     networks: networks::Networks,
     refiner: Option<refiner::Refiner>,
     vae: AutoencoderKl,

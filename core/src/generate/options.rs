@@ -43,6 +43,19 @@ pub struct GenerateRequest {
     /// Whether lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside
     /// spaces are left out, as Fooocus does with what people write, but not with its styles.
     pub as_is: bool,
+    /// What both prompts are without styles, where they have some: for metadata only.
+    pub unstyled: Option<Unstyled>,
+}
+
+/// Prompts without the styles around them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unstyled {
+    /// What is to be seen.
+    pub prompt: String,
+    /// What is not to be seen.
+    pub negative_prompt: String,
+    /// The names of the styles.
+    pub styles: Vec<String>,
 }
 
 impl GenerateRequest {

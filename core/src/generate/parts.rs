@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::metadata::ModelSource;
 use super::recipe::{FILE, MULTIPLE, SCHEDULER, Training, prediction, training};
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::models::clip::ClipTextConfig;
 use crate::models::sdxl::{AutoencoderConfig, UnetConfig};
 use crate::schedule::Prediction;
@@ -26,6 +28,8 @@ pub(super) struct Part<C> {
 
 /// All that a model is made of.
 pub(super) struct Parts {
+    /// What metadata call it.
+    pub(super) source: ModelSource,
     pub(super) tokenizer: ClipTokenizer,
     pub(super) small: Part<ClipTextConfig>,
     pub(super) large: Part<ClipTextConfig>,
@@ -90,6 +94,10 @@ impl Parts {
         };
         let has = |folder: &str| bpe::FILES.iter().all(|file| dir.has(&format!("{folder}/{file}")));
         Ok(Self {
+            source: match dir {
+                ModelDir::Disk(folder) => ModelSource::of(folder),
+                ModelDir::Embedded(_) => ModelSource::named(hub::DEMO),
+            },
             // Both encoders have the same one.
             tokenizer: match ["tokenizer", "tokenizer_2"].into_iter().find(|folder| has(folder)) {
                 Some(folder) => ClipTokenizer::read(dir, folder)?,
@@ -127,6 +135,7 @@ impl Parts {
             return Err(in_file(Error::unsupported(message)));
         }
         Ok(Self {
+            source: ModelSource::of(path),
             tokenizer: ClipTokenizer::published()?,
             small: Part {
                 config: text_encoder(configs.text_encoder)?,

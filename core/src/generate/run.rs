@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use candle_core::{Result as Computed, Tensor};
 
 use super::condition::{Condition, latents_of};
 use super::denoiser::{GenerateDenoiser, Prompts, SizedPrompt};
+use super::metadata::{Recipe, Setting};
 use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
 use super::prompt::encode::{Conditioning, TextEncoders};
 use super::refiner::{Refiner, RefinerSwap};
@@ -46,6 +46,8 @@ pub(super) struct Run<'a> {
     pub(super) texts: TextEncoders,
     unet: Arc<UNet>,
     pub(super) options: &'a GenerateOptions,
+    /// The same for metadata.
+    setting: Arc<Setting>,
     /// Width and height of pictures that have no other one.
     pub(super) size: (usize, usize),
     /// Of requests without and with a picture, and with a part of one; the same number.
@@ -71,9 +73,16 @@ pub(super) fn run(
     let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * (sigmas[0].len() - 1);
     let start = Instant::now();
+    let loras = model.networks.loras();
     if let Some(performance) = options.performance.filter(|_| !model.training.few_steps) {
-        performance.check_loras(model.networks.loras().iter().map(PathBuf::as_path))?;
+        performance.check_loras(loras.iter().map(|lora| &*lora.file))?;
     }
+    let setting = Arc::new(Setting {
+        model: model.source.clone(),
+        refiner: model.refiner.as_ref().map(|refiner| refiner.source.clone()),
+        loras: Setting::loras(loras),
+        options: options.clone(),
+    });
     let (texts, unet) = (model.networks.texts()?, model.networks.unet()?);
     let size = options.size.unwrap_or(model.training.size);
     let (steps_done, computed) = (0, 0);
@@ -82,6 +91,7 @@ pub(super) fn run(
         texts,
         unet,
         options,
+        setting,
         size,
         sigmas,
         control,
@@ -235,7 +245,8 @@ impl Run<'_> {
                 .map_err(|error| error.with("request", output.request))?;
             let Output { request, variant, seed, .. } = *output;
             let values = self.options.keep_values.then(|| values.into());
-            Ok(Generated { image, values, request, variant, seed })
+            let recipe = Arc::new(Recipe::new(output.condition.request, &self.setting));
+            Ok(Generated { image, values, request, variant, seed, recipe })
         });
         decoded.collect()
     }
