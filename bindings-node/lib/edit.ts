@@ -8,7 +8,7 @@ import { type Lora, loraFiles } from "./lora";
 import { type NativeEditPipeline, type NativeRequest, native } from "./native";
 import type { EditLoadOptions, EditOptions } from "./options";
 import { outputs } from "./output-iter";
-import { asked, batch, Output, Pipeline } from "./pipeline";
+import { asked, batch, Output, Pipeline, type PreviewOptions, refusePreview, withoutPreview } from "./pipeline";
 import { pathsOf } from "./tagger";
 
 /** One edit: its pictures are references of one output. Many edits are a list of these. */
@@ -36,12 +36,6 @@ export const EditRequest = {
     return Array.from(images, (image) => ({ images: image, prompt, negativePrompt }));
   },
 };
-
-/** What the work should report besides how far it is. */
-export interface PreviewOptions {
-  /** Make a small picture of each output after each step, for `previews` of {@link Job.progress}. Costs a little time. */
-  preview?: boolean | null | undefined;
-}
 
 /** A picture that an edit made. */
 export class Edited extends Output<ImageLike> {}
@@ -133,11 +127,8 @@ export class EditPipeline extends Pipeline {
   ): AsyncGenerator<Edited | TagbrushError, void, undefined> {
     const { signal } = options ?? {};
     refuseNoSignal(signal);
-    const { requests: all, options: rest, errors } = asked<EditRequest, EditOptions & PreviewOptions>(
-      requests,
-      options,
-    );
-    if (rest.preview != null) throw invalid("preview", "`preview` is for calls that give a Job");
+    const { requests: all, options: given, errors } = asked(requests, options);
+    const rest = refusePreview(given);
     const converted = all.map(toRequest);
     const sources = all.map(source);
     const { edits, notes } = taken(this.#native.editIter(converted, rest));
@@ -208,13 +199,6 @@ function list(images: ImageLike | readonly ImageLike[]): readonly ImageLike[] {
 /** The first picture of a request, as it was given. */
 function source({ images }: EditRequest): ImageLike {
   return list(images)[0] as ImageLike;
-}
-
-function withoutPreview({ preview, ...rest }: EditOptions & PreviewOptions) {
-  if (preview != null && typeof preview !== "boolean") {
-    throw invalid("preview", `expected true or false, got ${shown(preview)}`);
-  }
-  return { preview: preview ?? false, rest };
 }
 
 /** Tells what is to be said of options, with the names that they have here. */

@@ -8,8 +8,11 @@ import { type Lora, loraFiles } from "./lora";
 import { type NativeGeneratePipeline, type NativePrompt, native } from "./native";
 import type { GenerateLoadOptions, GenerateOptions } from "./options";
 import { outputs } from "./output-iter";
-import { asked, batch, Output, Pipeline } from "./pipeline";
+import { asked, batch, Output, Pipeline, type PreviewOptions, refusePreview, withoutPreview } from "./pipeline";
 import { pathsOf } from "./tagger";
+
+/** Width and height of pictures that SDXL was trained with, from tall to wide, as Fooocus lists them. */
+export const ASPECT_RATIOS: readonly (readonly [width: number, height: number])[] = native.aspectRatios();
 
 /** One prompt, with what belongs to it alone. */
 export interface GenerateRequest {
@@ -56,11 +59,11 @@ export class GeneratePipeline extends Pipeline {
   /**
    * Loads a model that generates.
    *
-   * @param model a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file. Models that
-   * generate are not downloaded.
+   * @param model `"demo"` (embedded, draws flat shapes only), a folder as diffusers publishes SDXL, or a checkpoint of SDXL
+   * in one safetensors file. Models that generate are not downloaded.
    * @param options see {@link GenerateLoadOptions}. A signal rejects the promise at once; what was begun goes on unseen.
    */
-  static load(model: PathLike, options?: GenerateLoadOptions & CallOptions): Promise<GeneratePipeline> {
+  static load(model: PathLike = "demo", options?: GenerateLoadOptions & CallOptions): Promise<GeneratePipeline> {
     return run(
       (listener) =>
         native.GeneratePipeline.load(toPath(model, "model"), pathsOf(split(options, "signal").rest), listener),
@@ -72,7 +75,10 @@ export class GeneratePipeline extends Pipeline {
   /** The variants of one prompt: `n` pictures. */
   generate(
     prompt: string,
-    options?: GenerateOptions & CallOptions & Pick<GenerateRequest, "negativePrompt" | "image" | "mask" | "outpaint">,
+    options?: GenerateOptions &
+      PreviewOptions &
+      CallOptions &
+      Pick<GenerateRequest, "negativePrompt" | "image" | "mask" | "outpaint">,
   ): Job<Generated[]> {
     const begin = () => {
       const { negativePrompt, image, mask, outpaint, ...rest } = split(options, "signal").rest;
@@ -89,15 +95,15 @@ export class GeneratePipeline extends Pipeline {
    */
   generateBatch(
     requests: Iterable<string | GenerateRequest>,
-    options?: GenerateOptions & BatchOptions<"throw">,
+    options?: GenerateOptions & PreviewOptions & BatchOptions<"throw">,
   ): Job<Generated[]>;
   generateBatch(
     requests: Iterable<string | GenerateRequest>,
-    options: GenerateOptions & BatchOptions,
+    options: GenerateOptions & PreviewOptions & BatchOptions,
   ): Job<(Generated | TagbrushError)[]>;
   generateBatch(
     requests: Iterable<string | GenerateRequest>,
-    options?: GenerateOptions & BatchOptions,
+    options?: GenerateOptions & PreviewOptions & BatchOptions,
   ): Job<(Generated | TagbrushError)[]> {
     return this.#run(() => asked(requests, options), options?.signal);
   }
@@ -123,7 +129,8 @@ export class GeneratePipeline extends Pipeline {
   ): AsyncGenerator<Generated | TagbrushError, void, undefined> {
     const { signal } = options ?? {};
     refuseNoSignal(signal);
-    const { requests: all, options: rest, errors } = asked(requests, options);
+    const { requests: all, options: given, errors } = asked(requests, options);
+    const rest = refusePreview(given);
     const prompts = all.map(toPrompt);
     const sources = all.map(source);
     const work = taken(this.#native.generateIter(prompts, rest));
@@ -144,15 +151,21 @@ export class GeneratePipeline extends Pipeline {
     );
   }
 
+  /** Width and height of pictures whose size is not asked for. */
+  get defaultSize(): readonly [width: number, height: number] {
+    return this.#native.defaultSize;
+  }
+
   #run(
-    begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions; errors: Errors },
+    begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions & PreviewOptions; errors: Errors },
     signal: AbortSignal | null | undefined,
   ): Job<(Generated | TagbrushError)[]> {
     return batch((listener) => {
       const { requests, options, errors } = begin();
+      const { preview, rest } = withoutPreview(options);
       const prompts = requests.map(toPrompt);
       const sources = requests.map(source);
-      const running = taken(this.#native.generateBatch(prompts, options, listener));
+      const running = taken(this.#native.generateBatch(prompts, rest, preview, listener));
       return { running, errors, convert: (made) => new Generated(made, sources) };
     }, signal);
   }

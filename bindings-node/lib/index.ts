@@ -12,10 +12,10 @@
  */
 
 export type { BatchOptions, CallOptions, Errors } from "./answers";
-export { Edited, EditPipeline, EditRequest, type PreviewOptions } from "./edit";
+export { Edited, EditPipeline, EditRequest } from "./edit";
 export { AbortError, type ErrorCode, type ErrorContext, TagbrushError } from "./errors";
 export type { Summary } from "./folder";
-export { Generated, GeneratePipeline, type GenerateRequest } from "./generate";
+export { ASPECT_RATIOS, Generated, GeneratePipeline, type GenerateRequest } from "./generate";
 export { type EncodeOptions, Image, type ImageLike, type PathLike, type RawPixels } from "./image";
 export { Job, type Preview, type Progress } from "./job";
 export { type Lora, performanceLora } from "./lora";
@@ -49,6 +49,7 @@ export type {
   SizeGuidance,
   TagOptions,
 } from "./options";
+export type { PreviewOptions } from "./pipeline";
 export { type Prepared, type PrepareOptions, Prompter, type PrompterOptions } from "./prompter";
 export { type Label, Rows, Tagger } from "./tagger";
 export { type Tag, Tags } from "./tags";

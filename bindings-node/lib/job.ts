@@ -12,7 +12,7 @@ export interface Progress {
   readonly total: number | undefined;
   /** How many seconds the rest takes at the speed so far, if that can be told. */
   readonly secondsLeft: number | undefined;
-  /** With `preview: true` of edits, the newest picture of each output that is new since the last event. */
+  /** With `preview: true` of pipelines, the newest picture of each output that is new since the last event. */
   readonly previews: readonly Preview[];
 }
 

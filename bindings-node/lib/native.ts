@@ -162,10 +162,12 @@ export interface NativeGeneratePipeline {
   generateBatch(
     requests: NativePrompt[],
     options: Options,
+    preview: boolean,
     listener: Listener<Answer<NativeMade>[]>,
   ): Answer<Running>;
   generateIter(requests: NativePrompt[], options: Options): Answer<NativeOutputs>;
   setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
+  readonly defaultSize: [number, number];
   readonly device: string;
   readonly dtype: string;
 }
@@ -198,6 +200,7 @@ interface Native {
   Prompter: {
     open(styles: string | undefined, wildcards: string | undefined, loras: string[]): Answer<NativePrompter>;
   };
+  aspectRatios(): [number, number][];
   performanceLora(performance: string): Answer<{ file: string; scale: number } | null>;
   caption(tags: NativeTags, options: Options): Answer<string>;
   errorCodes(): string[];

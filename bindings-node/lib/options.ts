@@ -232,7 +232,10 @@ export interface FreeU {
 export interface GenerateOptions {
   /** Variants of every request, 1 to 1024; 1 unless set. */
   n?: number | null | undefined;
-  /** `"1152x896"` or `[1152, 896]`, which it is unless set: width and height, multiples of 8. */
+  /**
+   * `"1152x896"` or `[1152, 896]`: width and height, multiples of 8. The model's own unless set, which for published
+   * ones is this.
+   */
   size?: `${number}x${number}` | readonly [width: number, height: number] | null | undefined;
   /**
    * 60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is set beside it

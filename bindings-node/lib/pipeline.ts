@@ -38,6 +38,26 @@ export class Output<S = ImageLike | undefined> {
   }
 }
 
+/** What the work should report besides how far it is. */
+export interface PreviewOptions {
+  /** Make a small picture of each output after each step, for `previews` of {@link Job.progress}. Costs a little time. */
+  preview?: boolean | null | undefined;
+}
+
+/** Whether previews are wanted, and the other options. */
+export function withoutPreview<O>({ preview, ...rest }: O & PreviewOptions) {
+  if (preview != null && typeof preview !== "boolean") {
+    throw invalid("preview", `expected true or false, got ${shown(preview)}`);
+  }
+  return { preview: preview ?? false, rest };
+}
+
+/** The options of outputs that come one by one, which have no job to report to. */
+export function refusePreview<O>({ preview, ...rest }: O & PreviewOptions) {
+  if (preview != null) throw invalid("preview", "`preview` is for calls that give a Job");
+  return rest;
+}
+
 /** A loaded model that makes pictures. */
 export class Pipeline {
   readonly #native: { readonly device: string; readonly dtype: string };

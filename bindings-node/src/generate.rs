@@ -10,7 +10,7 @@ use crate::image_in::Given;
 use crate::lane::Lane;
 use crate::options::{Options, generate_options, load_options, seed};
 use crate::outputs::{Outputs, Places};
-use crate::running::{Listener, QUIET, Running, start};
+use crate::running::{Listener, QUIET, Running, Wants, start};
 
 /// A loaded model that generates.
 #[napi]
@@ -58,21 +58,23 @@ impl GeneratePipeline {
         &self,
         requests: Vec<Prompt<'_>>,
         options: Options<'_>,
+        preview: bool,
         listener: Listener<'_>,
     ) -> Answer<Running> {
-        answer(self.start(requests, &options, listener))
+        answer(self.start(requests, &options, preview, listener))
     }
 
     fn start(
         &self,
         requests: Vec<Prompt<'_>>,
         options: &Options<'_>,
+        preview: bool,
         listener: Listener<'_>,
     ) -> Result<Running> {
         let options = generate_options(options)?;
         let (requests, places) = Places::read(requests, options.n, converted)?;
         let pipeline = self.pipeline.clone();
-        start(&self.lane, listener, QUIET, move |control| {
+        start(&self.lane, listener, Wants { preview }, move |control| {
             Ok(places.list(pipeline.generate_batch(&requests, &options, control)?))
         })
     }
@@ -106,6 +108,13 @@ impl GeneratePipeline {
         let loras: Vec<_> =
             loras.into_iter().map(|lora| Lora::new(lora.file).scale(lora.scale)).collect();
         answer(start(&self.lane, listener, QUIET, move |_| pipeline.set_loras(&loras)))
+    }
+
+    /// Width and height of pictures whose size is not asked for.
+    #[napi(getter)]
+    pub fn default_size(&self) -> Vec<u32> {
+        let (width, height) = self.pipeline.default_size();
+        vec![width as u32, height as u32]
     }
 
     /// Where it runs.
@@ -142,6 +151,13 @@ fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
     converted.as_is = request.as_is;
     converted.seed = seed(&request.seed)?;
     Ok((converted, error.or(wrong)))
+}
+
+/// The sizes that SDXL was trained with.
+#[napi]
+pub fn aspect_ratios() -> Vec<Vec<u32>> {
+    let pair = |(width, height): &(usize, usize)| vec![*width as u32, *height as u32];
+    tagbrush::ASPECT_RATIOS.iter().map(pair).collect()
 }
 
 /// The LoRA file that a performance needs, by its name.

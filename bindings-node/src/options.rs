@@ -319,7 +319,7 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
         match argument.name.as_str() {
             "performance" => {}
             "n" => generate.n = argument.whole()?,
-            "size" => generate.size = sides(&argument)?,
+            "size" => generate.size = Some(sides(&argument)?),
             "steps" => generate.steps = argument.whole()?,
             "guidanceScale" => generate.guidance_scale = argument.number()?,
             "sampler" => generate.sampler = argument.parse()?,

@@ -8,7 +8,15 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { AbortError, Generated, GeneratePipeline, performanceLora, Prompter, TagbrushError } from "tagbrush";
+import {
+  AbortError,
+  ASPECT_RATIOS,
+  Generated,
+  GeneratePipeline,
+  performanceLora,
+  Prompter,
+  TagbrushError,
+} from "tagbrush";
 import { failure, GENERATE_GOLDENS, picture, pixels } from "./common.mjs";
 
 const MODEL = join(GENERATE_GOLDENS, "model");
@@ -53,6 +61,33 @@ test("pictures are those of the reference", async () => {
     assert(off.length / expected.length < 0.001, `picture ${i}: ${off.length} values are off`);
     assert.equal(Math.round(made.values[0] * 255), made.image.data[0]);
   }
+});
+
+test("the demo model draws what it is asked for", async () => {
+  const demo = await GeneratePipeline.load("demo");
+  const colours = [
+    [
+      [216, 52, 56],
+      [252, 252, 252],
+    ],
+    [
+      [252, 252, 252],
+      [58, 122, 222],
+    ],
+  ];
+  const prompts = ["a red circle on a white background", "蓝色背景上的白色圆形"];
+  const made = await demo.generateBatch(prompts, { n: 4, seed: 0 });
+  const right = made.filter(({ image: { width, height, data }, request }) => {
+    assert.deepEqual([width, height, data.length], [64, 64, 3 * 64 * 64]);
+    // Parts of the picture near the colour of the shape, and of the background.
+    const [shape, ground] = colours[request].map((colour) => {
+      let near = 0;
+      for (let i = 0; i < data.length; i += 3) near += colour.every((c, k) => Math.abs(data[i + k] - c) < 45);
+      return near / (width * height);
+    });
+    return shape > 0.04 && shape < 0.4 && ground > 0.4;
+  });
+  assert(right.length >= 7, `${right.length} of ${made.length}`);
 });
 
 test("a batch is its singles in order", async () => {
@@ -166,7 +201,7 @@ test("names are those of the core", async () => {
 test("wrong options and requests are refused by name", async () => {
   const wrong = [
     [{ cfg: 3 }, "cfg"],
-    [{ preview: true }, "preview"],
+    [{ preview: 1 }, "preview"],
     [{ n: 0 }, "n"],
     [{ size: [60, 64] }, "width"],
     [{ size: "auto" }, "size"],
@@ -223,6 +258,30 @@ test("progress tells every step", async () => {
   assert.equal((await job).length, 2);
 });
 
+test("previews are of every output", async () => {
+  const job = pipeline.generateBatch(["a", "b"], { ...FAST, steps: 40, preview: true });
+  const steps = new Map();
+  for await (const { previews } of job.progress()) {
+    for (const { output, step, steps: all, image } of previews) {
+      assert(step > (steps.get(output) ?? 0) && all === 40);
+      assert.deepEqual([image.width, image.height, image.data.length], [8, 8, 192]);
+      steps.set(output, step);
+    }
+  }
+  assert.deepEqual(
+    [...steps].sort(),
+    [0, 1].map((output) => [output, 40]),
+  );
+  assert.equal((await job).length, 2);
+  assert.throws(() => pipeline.generateIter(["a"], { ...FAST, preview: true }), { context: { field: "preview" } });
+});
+
+test("sizes are told", () => {
+  assert.deepEqual(pipeline.defaultSize, [1152, 896]);
+  assert.equal(ASPECT_RATIOS.length, 26);
+  assert(ASPECT_RATIOS.some((size) => `${size}` === `${pipeline.defaultSize}`));
+});
+
 test("aborting really stops the work", async () => {
   const stop = new AbortController();
   const job = alone.generate("a", { ...LONG, signal: stop.signal });
@@ -256,7 +315,7 @@ test("each comes as soon as it is made, and leaving the loop stops the work", as
 });
 
 test("loading", async () => {
-  for (const missing of ["demo", join(MODEL, "none.safetensors")]) {
+  for (const missing of ["demon", join(MODEL, "none.safetensors")]) {
     assert.equal((await failure(GeneratePipeline.load(missing))).code, "model_not_found");
   }
   for (const options of [{ dtype: "f16" }, { maxMemory: 1 }]) {

@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import {
   AbortError,
+  ASPECT_RATIOS,
   type CaptionOptions,
   type Edited,
   EditPipeline,
@@ -97,6 +98,8 @@ await pipeline.setLoras(["a.safetensors", { file: "b.safetensors", scale: 0.5 }]
 const generator = await GeneratePipeline.load(new URL("file:///model.safetensors"), { dtype: "bf16", batchSize: 2 });
 const sampler: Sampler = "euler";
 const scheduler: Scheduler = "karras";
+const [width, height]: readonly [number, number] = ASPECT_RATIOS[0] ?? generator.defaultSize;
+await generator.generate("a cat", { size: [width, height], preview: true });
 const how: GenerateOptions = { n: 2, size: [64, 64], steps: 4, sampler, scheduler, sizeGuidance: { end: 0.5 }, seed: 5n };
 const generated: Generated[] = await generator.generate("a cat", { ...how, negativePrompt: "bad", image: "a.png" });
 const start: ImageLike | undefined = generated[0]?.source;
@@ -140,12 +143,10 @@ await pipeline.edit("a.png");
 await pipeline.edit("a.png", "red", { size: "large" });
 // @ts-expect-error a seed is a number
 await pipeline.edit("a.png", "red", { seed: "1" });
-// @ts-expect-error a model is needed
-await GeneratePipeline.load();
 // @ts-expect-error no such sampler
 await generator.generate("a cat", { sampler: "eular" });
-// @ts-expect-error there are no previews
-await generator.generate("a cat", { preview: true });
+// @ts-expect-error previews are for jobs
+generator.generateIter(["a cat"], { preview: true });
 // @ts-expect-error a request needs a prompt
 await generator.generateBatch([{ image: "a.png" }]);
 // @ts-expect-error models are loaded

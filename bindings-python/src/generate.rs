@@ -45,12 +45,13 @@ impl GeneratePipeline {
         requests: Vec<Request<'py>>,
         options: &Bound<'py, PyDict>,
         progress: Option<Py<PyAny>>,
+        preview: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let options = generate_options(options)?;
         let (requests, places) = read(requests, options.n)?;
         let pipeline = self.0.clone();
         let work = move |control: &Control| pipeline.generate_batch(&requests, &options, control);
-        let outputs = run(py, Listeners { progress, preview: None }, work)?.or_raise(py)?;
+        let outputs = run(py, Listeners { progress, preview }, work)?.or_raise(py)?;
         places.list(py, outputs)
     }
 
@@ -61,26 +62,27 @@ impl GeneratePipeline {
         requests: Vec<Request<'_>>,
         options: &Bound<'_, PyDict>,
         progress: Option<Py<PyAny>>,
+        preview: Option<Py<PyAny>>,
     ) -> PyResult<OutputStream> {
         let options = generate_options(options)?;
         // What options mean is checked here and now; requests fail in their places.
         options.check().or_raise(py)?;
         let (requests, places) = read(requests, options.n)?;
         let pipeline = self.0.clone();
-        OutputStream::start(
-            py,
-            places,
-            Listeners { progress, preview: None },
-            move |control, give| {
-                let give = |_, output: tagbrush::Result<_>| give(output.map(Into::into));
-                pipeline.generate_each(&requests, &options, control, give)
-            },
-        )
+        OutputStream::start(py, places, Listeners { progress, preview }, move |control, give| {
+            let give = |_, output: tagbrush::Result<_>| give(output.map(Into::into));
+            pipeline.generate_each(&requests, &options, control, give)
+        })
     }
 
     fn set_loras(&self, py: Python<'_>, files: Vec<(PathBuf, f64)>) -> PyResult<()> {
         let pipeline = self.0.clone();
         run_or_leave(py, move || pipeline.set_loras(&loras(files)))?.or_raise(py)
+    }
+
+    #[getter]
+    fn default_size(&self) -> (usize, usize) {
+        self.0.default_size()
     }
 
     #[getter]
@@ -116,6 +118,12 @@ fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>,
     };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;
     Ok((requests, places))
+}
+
+/// The sizes that SDXL was trained with.
+#[pyfunction]
+pub(crate) fn aspect_ratios() -> Vec<(usize, usize)> {
+    tagbrush::ASPECT_RATIOS.to_vec()
 }
 
 /// The LoRA file that a performance needs, by its name, and its scale.

@@ -36,7 +36,7 @@ mod _core {
     #[pymodule_export]
     use crate::floats::Floats;
     #[pymodule_export]
-    use crate::generate::{GeneratePipeline, performance_lora};
+    use crate::generate::{GeneratePipeline, aspect_ratios, performance_lora};
     #[pymodule_export]
     use crate::image::Image;
     #[pymodule_export]

@@ -185,7 +185,7 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
         match argument.name.as_str() {
             "performance" => {}
             "n" => generate.n = argument.get()?,
-            "size" => generate.size = sides(&argument)?,
+            "size" => generate.size = Some(sides(&argument)?),
             "steps" => generate.steps = argument.get()?,
             "guidance_scale" => generate.guidance_scale = argument.get()?,
             "sampler" => generate.sampler = argument.parse()?,

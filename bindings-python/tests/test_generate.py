@@ -59,6 +59,39 @@ def test_pictures_are_those_of_the_reference(generator, i):
     assert np.abs(made.values * 255 - made.image.to_numpy()).max() <= 0.51
 
 
+def test_the_demo_model_draws_what_it_is_asked_for():
+    demo = GeneratePipeline.load()
+    prompts = ["a red circle on a white background", "蓝色背景上的白色圆形"]
+    colours = [((216, 52, 56), (252, 252, 252)), ((252, 252, 252), (58, 122, 222))]
+    made = demo.generate_batch(prompts, n=4, seed=0)
+    right = 0
+    for generated in made:
+        image = generated.image.to_numpy().astype(int)
+        assert image.shape == (64, 64, 3)
+        # Parts of the picture near the colour of the shape, and of the background.
+        shape, ground = ((np.abs(image - c).max(axis=-1) < 45).mean() for c in colours[generated.request])
+        right += 0.04 < shape < 0.4 and ground > 0.4
+    assert right >= 7
+
+
+def test_every_step_has_a_preview(generator):
+    seen = []
+    (made,) = generator.generate("a cat", preview=seen.append, **FAST)
+    assert [(p.output, p.step, p.steps) for p in seen] == [(0, 1, 2), (0, 2, 2)]
+    assert all(p.image.size == (8, 8) for p in seen)
+    assert generator.generate("a cat", **FAST)[0].image == made.image
+    with pytest.raises(tagbrush.CancelledError):
+        generator.generate("a cat", preview=lambda _: False, **FAST)
+    seen.clear()
+    list(generator.generate_iter(["a", "b"], preview=seen.append, **FAST))
+    assert {(p.output, p.step) for p in seen} == {(i, step) for i in range(2) for step in (1, 2)}
+
+
+def test_sizes_of_the_model(generator):
+    assert generator.default_size == (1152, 896)
+    assert generator.default_size in tagbrush.ASPECT_RATIOS and len(tagbrush.ASPECT_RATIOS) == 26
+
+
 def test_variants_of_one_prompt(generator):
     made = generator.generate("a cat", n=2, **FAST)
     assert [(g.request, g.variant, g.seed) for g in made] == [(0, 0, 3), (0, 1, 4)]
@@ -131,7 +164,7 @@ def test_options_reach_the_core(generator, picture):
 def test_shown_defaults_are_those_of_the_core(generator):
     parameters = inspect.signature(GeneratePipeline.generate).parameters.values()
     shown = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert shown["size"] == (1152, 896)
+    assert shown["size"] is None
     small = {"size": (64, 64), "seed": 3}
     (unset,), (set_,) = generator.generate("a", **small), generator.generate("a", **{**shown, **small})
     assert unset.image == set_.image
@@ -186,7 +219,7 @@ def test_wrong_calls(generator):
 
 
 def test_models_that_cannot_be_loaded(tmp_path):
-    for missing in ("demo", tmp_path / "none.safetensors"):
+    for missing in ("demon", tmp_path / "none.safetensors"):
         with pytest.raises(tagbrush.ModelNotFoundError):
             GeneratePipeline.load(missing)
     for options in ({"dtype": "f16"}, {"max_memory": 1}):

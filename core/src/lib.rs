@@ -102,8 +102,9 @@ pub use folder::{
     Summary, find_pictures,
 };
 pub use generate::{
-    ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, Outpaint,
-    Performance, PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, parse_aspect_ratio,
+    ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, MetadataScheme,
+    Outpaint, Performance, PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, Unstyled,
+    parse_aspect_ratio,
 };
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;

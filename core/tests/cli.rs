@@ -301,6 +301,42 @@ fn prompts_and_modes_of_edits_are_checked_before_the_model_is_loaded() {
 }
 
 #[test]
+fn the_demo_model_draws_unless_another_is_named() {
+    let output = tempfile::tempdir().unwrap();
+    let folder = output.path().display().to_string();
+    let prompt = "a red circle on a blue background";
+    let made =
+        tagbrush(&["generate", "--prompt", prompt, "--seed", "1", "-n", "2", "--output", &folder]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert!(stderr(&made).contains("demo model"), "{}", stderr(&made));
+    for name in ["0000.png", "0001.png"] {
+        let made = tagbrush::Image::open(output.path().join(name)).unwrap();
+        assert_eq!((made.width(), made.height()), (64, 64));
+        let corner = made.pixels()[..3].to_vec();
+        assert!(corner[2] > 150 && corner[0] < 120, "{name} is {corner:?} at its corner");
+    }
+    let with = |scheme: &str| {
+        tagbrush(&[
+            "generate",
+            "--prompt",
+            prompt,
+            "--steps",
+            "1",
+            "--metadata",
+            scheme,
+            "--output",
+            &folder,
+        ])
+    };
+    let made = with("a1111");
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let file = fs::read(output.path().join("0000.png")).unwrap();
+    let text = b"tEXtparameters\0a red circle on a blue background\nSteps: 1, Sampler: DPM++ 2M SDE Karras, ";
+    assert!(file.windows(text.len()).any(|found| found == text));
+    assert!(stderr(&with("exif")).contains("known: fooocus, a1111"));
+}
+
+#[test]
 fn pictures_are_generated_from_prompts_and_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out").display().to_string();

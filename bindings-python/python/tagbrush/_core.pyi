@@ -303,12 +303,22 @@ class GeneratePipeline:
     @staticmethod
     def load(model: str, options: Mapping[str, Any]) -> GeneratePipeline: ...
     def generate_batch(
-        self, requests: Sequence[_GenerateRequest], options: Mapping[str, Any], progress: _Callback
+        self,
+        requests: Sequence[_GenerateRequest],
+        options: Mapping[str, Any],
+        progress: _Callback,
+        preview: Callable[[Preview], object] | None,
     ) -> list[_Output | TagbrushError]: ...
     def generate_iter(
-        self, requests: Sequence[_GenerateRequest], options: Mapping[str, Any], progress: _Callback
+        self,
+        requests: Sequence[_GenerateRequest],
+        options: Mapping[str, Any],
+        progress: _Callback,
+        preview: Callable[[Preview], object] | None,
     ) -> OutputStream: ...
     def set_loras(self, files: Sequence[tuple[str, float]]) -> None: ...
+    @property
+    def default_size(self) -> tuple[int, int]: ...
     @property
     def device(self) -> str: ...
     @property
@@ -323,6 +333,7 @@ class Prompter:
         self, prompt: str, negative_prompt: str, options: Mapping[str, Any]
     ) -> tuple[list[tuple[str, str, int]], list[tuple[Path, float]]]: ...
 
+def aspect_ratios() -> list[tuple[int, int]]: ...
 def cache_dir() -> Path: ...
 def cpu_kernels() -> str:
     """Which kernels compute on this machine's CPU; the variable ``TAGBRUSH_ISA`` caps the choice."""

@@ -15,6 +15,7 @@ from ._options import (
     GenerateLoadOptions,
     GenerateOptions,
     ImageLike,
+    OnPreview,
     Progress,
     StrPath,
     accepts,
@@ -24,6 +25,10 @@ from .errors import TagbrushError
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
+
+
+ASPECT_RATIOS: tuple[tuple[int, int], ...] = tuple(_core.aspect_ratios())
+"""Width and height of pictures that SDXL was trained with, from tall to wide, as Fooocus lists them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +83,12 @@ class GeneratePipeline(Pipeline):
 
     @classmethod
     @accepts(GenerateLoadOptions)
-    def load(cls, model: StrPath, /, **options: Unpack[GenerateLoadOptions]) -> Self:
+    def load(cls, model: StrPath = "demo", /, **options: Unpack[GenerateLoadOptions]) -> Self:
         """Load a model that generates.
 
         Args:
-            model: a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file.
-                Models that generate are not downloaded.
+            model: ``"demo"`` (embedded, draws flat shapes only), a folder as diffusers publishes SDXL, or a
+                checkpoint of SDXL in one safetensors file. Models that generate are not downloaded.
             options: see :class:`GenerateLoadOptions`.
 
         Raises:
@@ -112,6 +117,7 @@ class GeneratePipeline(Pipeline):
         mask: ImageLike | None = None,
         outpaint: tuple[int, int, int, int] = (0, 0, 0, 0),
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generated]:
         """The variants of one prompt: ``n`` pictures.
@@ -120,16 +126,17 @@ class GeneratePipeline(Pipeline):
             prompt, negative_prompt, image, mask, outpaint: see :class:`GenerateRequest`.
             progress: ``True`` for a bar of tqdm, or a function of (steps done, steps in all, seconds
                 left) that cancels by giving ``False``.
+            preview: a function of a :class:`Preview`, called after each step of each picture.
             options: see :class:`GenerateOptions`.
 
         Raises:
             InvalidInputError: an option means nothing, or a prompt cannot be read.
             ImageDecodeError, ImageTooLargeError, InputOutputError: the picture cannot be read.
             OutOfMemoryError: there is not enough memory.
-            CancelledError: the callback gave ``False``.
+            CancelledError: a callback gave ``False``.
         """
         request = GenerateRequest(prompt, negative_prompt, image, mask=mask, outpaint=outpaint)
-        return batch(_work(self._core.generate_batch, [request], options), "raise", progress)
+        return batch(_work(self._core.generate_batch, [request], preview, options), "raise", progress)
 
     @overload
     def generate_batch(
@@ -139,6 +146,7 @@ class GeneratePipeline(Pipeline):
         *,
         errors: Literal["raise"] = "raise",
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generated]: ...
     @overload
@@ -149,6 +157,7 @@ class GeneratePipeline(Pipeline):
         *,
         errors: Literal["return"],
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generated | TagbrushError]: ...
     @accepts(GenerateOptions, GENERATE_DEFAULTS)
@@ -159,6 +168,7 @@ class GeneratePipeline(Pipeline):
         *,
         errors: Errors = "raise",
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generated] | list[Generated | TagbrushError]:
         """Many prompts in one denoising run.
@@ -171,10 +181,10 @@ class GeneratePipeline(Pipeline):
             errors: with ``"return"``, a request that fails has exception objects in its places and costs
                 no other one its output, and after a cancel what was made is kept; with ``"raise"``, the
                 first failure is raised once all requests were tried.
-            progress: as :meth:`generate`.
+            progress, preview: as :meth:`generate`.
             options: see :class:`GenerateOptions`.
         """
-        return batch(_work(self._core.generate_batch, requests, options), errors, progress)
+        return batch(_work(self._core.generate_batch, requests, preview, options), errors, progress)
 
     @overload
     def generate_iter(
@@ -184,6 +194,7 @@ class GeneratePipeline(Pipeline):
         *,
         errors: Literal["raise"] = "raise",
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Iterator[Generated]: ...
     @overload
@@ -194,6 +205,7 @@ class GeneratePipeline(Pipeline):
         *,
         errors: Literal["return"],
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Iterator[Generated | TagbrushError]: ...
     @accepts(GenerateOptions, GENERATE_DEFAULTS)
@@ -204,6 +216,7 @@ class GeneratePipeline(Pipeline):
         *,
         errors: Errors = "raise",
         progress: Progress | None = None,
+        preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Iterator[Generated] | Iterator[Generated | TagbrushError]:
         """The outputs of :meth:`generate_batch` one by one, each as soon as it and all before it are made.
@@ -215,10 +228,11 @@ class GeneratePipeline(Pipeline):
             requests: prompts, or see :class:`GenerateRequest`.
             errors: with ``"return"``, exception objects stand in the places of outputs that failed; with
                 ``"raise"``, the first of them is raised in its place and ends the work.
-            progress: as :meth:`generate`; called while an output is waited for, on the thread that waits.
+            progress, preview: as :meth:`generate`; called while an output is waited for, on the thread that
+                waits.
             options: see :class:`GenerateOptions`.
         """
-        return one_by_one(_work(self._core.generate_iter, requests, options), errors, progress)
+        return one_by_one(_work(self._core.generate_iter, requests, preview, options), errors, progress)
 
     def set_loras(self, loras: Iterable[StrPath | Lora | tuple[StrPath, float]], /) -> None:
         """Apply LoRA files, in place of those that were applied before; none gives the model back, to the
@@ -239,16 +253,24 @@ class GeneratePipeline(Pipeline):
         self._core.set_loras(files)
         self._loras = files
 
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """Width and height of pictures whose size is not asked for."""
+        return self._core.default_size
+
 
 def _work(
-    start: Callable[..., Any], requests: Iterable[str | GenerateRequest], options: GenerateOptions
+    start: Callable[..., Any],
+    requests: Iterable[str | GenerateRequest],
+    preview: OnPreview | None,
+    options: GenerateOptions,
 ) -> Work[Generated]:
     if isinstance(requests, str):
         raise TypeError("expected a list of prompts, got one")
     given = [_request(request) for request in requests]
     asked = [request._parts() for request in given]
     sources = [request.image for request in given]
-    return Work(Generated, lambda progress: start(asked, dict(options), progress), sources)
+    return Work(Generated, lambda progress: start(asked, dict(options), progress, preview), sources)
 
 
 def _request(given: str | GenerateRequest) -> GenerateRequest:

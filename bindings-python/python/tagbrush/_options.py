@@ -278,8 +278,9 @@ class GenerateOptions(TypedDict, total=False):
 
     n: int
     """Variants of every request, 1 to 1024."""
-    size: str | tuple[int, int]
-    """``(1152, 896)`` or ``"1152x896"``: width and height, multiples of 8."""
+    size: str | tuple[int, int] | None
+    """``(1152, 896)`` or ``"1152x896"``: width and height, multiples of 8. The model's own unless set, which for
+    published ones is this."""
     performance: Performance | None
     """60, 30, 8, 4 and 4 steps; with the last three also their sampler and scheduler and no guidance. What is
     set beside it is as it is set. The LoRA file that it needs must be applied."""
@@ -352,7 +353,7 @@ DEFAULTS: dict[str, object] = {
 # What is another thing, or has another default, where pictures are generated.
 GENERATE_DEFAULTS: dict[str, object] = {
     **DEFAULTS,
-    "size": (1152, 896),
+    "size": None,
     "steps": 30,
     "guidance_scale": 4.0,
     "sampler": "dpmpp_2m_sde_gpu",

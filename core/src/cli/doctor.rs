@@ -1,8 +1,9 @@
 //! `tagbrush doctor`: what this build and machine can do, for bug reports.
 
 use crate::{
-    Control, Device, EditOptions, EditPipeline, EditRequest, Image, LoadOptions, Placement,
-    Precision, Result, Tagger, cache_dir, cpu_kernels,
+    Control, Device, EditOptions, EditPipeline, EditRequest, GenerateOptions, GeneratePipeline,
+    GenerateRequest, Image, LoadOptions, Placement, Precision, Result, Tagger, cache_dir,
+    cpu_kernels,
 };
 
 use super::{FAILURE, SUCCESS};
@@ -27,7 +28,9 @@ pub(super) fn run() -> Result<u8> {
         Err(error) => println!("models    {error}"),
     }
     let mut code = SUCCESS;
-    for (task, result) in [("tag", try_tagger()), ("edit", try_editor())] {
+    for (task, result) in
+        [("tag", try_tagger()), ("edit", try_editor()), ("generate", try_generator())]
+    {
         match result {
             Ok(line) => println!("demo      {task} {line}"),
             Err(error) => {
@@ -65,6 +68,20 @@ fn try_editor() -> Result<String> {
     Ok(format!(
         "works: {} picture on {}, {} ms",
         edited.len(),
+        pipeline.placement(),
+        start.elapsed().as_millis()
+    ))
+}
+
+/// The same with the demo model that generates.
+fn try_generator() -> Result<String> {
+    let start = std::time::Instant::now();
+    let pipeline = GeneratePipeline::load("demo", &LoadOptions::default())?;
+    let request = GenerateRequest::new("a red circle on a white background");
+    let generated = pipeline.generate(&request, &GenerateOptions::default())?;
+    Ok(format!(
+        "works: {} picture on {}, {} ms",
+        generated.len(),
         pipeline.placement(),
         start.elapsed().as_millis()
     ))

@@ -194,7 +194,7 @@ impl EditCommand {
         cancel_on_interrupt(&control);
         let mut outputs = Outputs::new(&self.output, self.format, &meter);
         pipeline.edit_each(&requests, &options, &control, |i, output| {
-            outputs.take(i, output.map(|edited| edited.image));
+            outputs.take(i, |file| output?.image.save(file));
         })?;
         meter.finish();
         Ok(outputs.conclude(&control, |i| match requests[i / self.how.n].images.first() {

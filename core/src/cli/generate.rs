@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
-    LoadOptions, Lora, Outpaint, Performance, Precision, PrepareOptions, Prompter, RefinerSwap,
-    Result, SamplerKind, Scheduler, SizeGuidance,
+    LoadOptions, Lora, MetadataScheme, Outpaint, Performance, Precision, PrepareOptions, Prompter,
+    RefinerSwap, Result, SamplerKind, Scheduler, SizeGuidance,
 };
 use clap::Args;
 
@@ -26,6 +26,10 @@ use super::progress::{Meter, Unit};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
+  tagbrush generate --prompt 'a red circle on a white background' --output out
+                                                            with the demo model
+  tagbrush generate --prompt 'a red circle on a white background' --output out
+                                                            with the demo model
   tagbrush generate --model juggernautXL.safetensors --prompt 'a lighthouse at dusk' -n 4 --output out
   tagbrush generate --model stable-diffusion-xl-base-1.0/ --prompt 'a cat' --prompt 'a dog' --output out
                                                             one output of each prompt
@@ -59,6 +63,10 @@ pub(super) struct GenerateCommand {
     /// The format of outputs: png, jpeg, webp
     #[arg(long, default_value = "png")]
     format: crate::ImageFormat,
+    /// What outputs say of how they were made: fooocus, a1111, none. The first output with a model in one file
+    /// waits for the file's hash
+    #[arg(long, default_value = "none", value_name = "SCHEME")]
+    metadata: Metadata,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -67,8 +75,8 @@ pub(super) struct GenerateCommand {
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 struct Model {
-    /// A folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors file
-    #[arg(long, short, value_name = "DIR|FILE")]
+    /// A folder as diffusers publishes SDXL, a checkpoint of SDXL in one safetensors file, or demo
+    #[arg(long, short, default_value = "demo", value_name = "DIR|FILE|demo")]
     model: String,
     /// A second model that goes on where the first one stops: SDXL's refiner, or another SDXL
     #[arg(long, value_name = "DIR|FILE")]
@@ -122,9 +130,9 @@ struct How {
     /// The seed of the first variant; the next ones count up from it [default: drawn]
     #[arg(long)]
     seed: Option<u64>,
-    /// The size of outputs; sides are multiples of 8
-    #[arg(long, default_value = "1152x896", value_name = "WxH")]
-    size: Sides,
+    /// The size of outputs; sides are multiples of 8 [default: the model's, 1152x896 in published ones]
+    #[arg(long, value_name = "WxH")]
+    size: Option<Sides>,
     /// Steps and what else makes it fast: quality, speed, extreme-speed, lightning, hyper-sd. The last three
     /// need a LoRA file; options that are given too are as they are given
     #[arg(long, value_name = "NAME")]
@@ -177,21 +185,30 @@ struct How {
     adaptive_guidance: Option<f32>,
 }
 
+/// A notation of metadata, or none.
+#[derive(Clone, Copy)]
+struct Metadata(Option<MetadataScheme>);
+
+impl std::str::FromStr for Metadata {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "none" => Ok(Self(None)),
+            name => Ok(Self(Some(name.parse()?))),
+        }
+    }
+}
+
 /// Width and height.
 #[derive(Clone, Copy)]
-struct Sides(usize, usize);
+struct Sides((usize, usize));
 
 impl std::str::FromStr for Sides {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let sides = text.split_once(['x', 'X', '*']);
-        let sides = sides.and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
-        let unknown = || {
-            let message = format!("`{text}` is no size; expected WIDTHxHEIGHT");
-            Error::new(ErrorKind::InvalidInput, message).with("field", "size")
-        };
-        sides.map(|(width, height)| Self(width, height)).ok_or_else(unknown)
+        crate::parse_aspect_ratio(text).map(Self)
     }
 }
 
@@ -245,7 +262,11 @@ impl GenerateCommand {
         make_folder(&self.output)?;
         let pipeline = GeneratePipeline::load(&self.model.model, &self.model.options())?;
         if !self.quiet {
-            eprintln!("{} on {}", self.model.model, pipeline.placement());
+            let demo = match self.model.model.as_str() {
+                "demo" => " - the demo model draws a shape only; choose a real one with --model",
+                _ => "",
+            };
+            eprintln!("{} on {}{demo}", self.model.model, pipeline.placement());
         }
         let total = (self.prompt.len() * self.how.n * options.steps) as u64;
         let meter = Arc::new(Meter::new(Unit::Steps, Some(total), self.quiet));
@@ -260,7 +281,7 @@ impl GenerateCommand {
         for (loras, requests) in &groups {
             pipeline.set_loras(loras)?;
             pipeline.generate_each(requests, &options, &control, |i, output| {
-                outputs.take(first + i, output.map(|generated| generated.image));
+                outputs.take(first + i, |file| output?.save(file, self.metadata.0));
             })?;
             first += requests.len();
             before.fetch_add((requests.len() * options.steps) as u64, Ordering::Relaxed);
@@ -333,9 +354,7 @@ impl Model {
 
 impl How {
     fn options(&self) -> GenerateOptions {
-        let Sides(width, height) = self.size;
         let mut options = GenerateOptions::default()
-            .size(width, height)
             .clip_skip(self.clip_skip)
             .denoise(self.denoise)
             .inpaint(self.inpaint_strength, self.inpaint_field)
@@ -355,6 +374,7 @@ impl How {
         set(&mut options.refiner_switch, self.refiner_switch);
         options.refiner_swap = self.refiner_swap;
         options.freeu = self.freeu.map(|Weights(freeu)| freeu);
+        options.size = self.size.map(|Sides(size)| size);
         if self.no_size_guidance {
             options.size_guidance = SizeGuidance::NONE;
         }

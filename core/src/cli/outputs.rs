@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::progress::Meter;
 use super::{FAILURE, INTERRUPTED, SOME_FAILED, SUCCESS};
-use crate::{Control, Error, ErrorKind, Image, ImageFormat, Result};
+use crate::{Control, Error, ErrorKind, ImageFormat, Result};
 
 /// Makes the folder for outputs, before anything else is done.
 pub(super) fn make_folder(folder: &Path) -> Result<()> {
@@ -28,10 +28,10 @@ impl<'a> Outputs<'a> {
         Self { folder, format, meter, made: 0, failures: Vec::new() }
     }
 
-    /// Writes an output, and prints where.
-    pub(super) fn take(&mut self, number: usize, image: Result<Image>) {
+    /// Writes an output with a function that is given the file, and prints where it is.
+    pub(super) fn take(&mut self, number: usize, save: impl FnOnce(&Path) -> Result<()>) {
         let path = self.folder.join(format!("{number:04}.{}", self.format.extension()));
-        match image.and_then(|image| image.save(&path)) {
+        match save(&path) {
             Ok(()) => {
                 self.made += 1;
                 self.meter.print(&path.display().to_string());

@@ -63,8 +63,7 @@ mod tests {
     #[test]
     fn every_size_of_the_list_can_be_generated() {
         assert_eq!(ASPECT_RATIOS.len(), 26);
-        let default = crate::GenerateOptions::default().size;
-        assert!(ASPECT_RATIOS.contains(&default));
+        assert!(ASPECT_RATIOS.contains(&super::super::recipe::SIZE));
         for (width, height) in ASPECT_RATIOS {
             assert!(width % 64 == 0 && height % 64 == 0);
         }

@@ -88,7 +88,7 @@ impl Run<'_> {
             None => None,
         };
         let part = picture.as_ref().and_then(|picture| picture.part.as_ref());
-        let size = part.map_or(self.options.size, |part| part.area.size());
+        let size = part.map_or(self.size, |part| part.area.size());
         Ok(Condition { request, positive, negative, picture, size })
     }
 
@@ -119,7 +119,7 @@ impl Run<'_> {
         self.control.check()?;
         let image = image.clone().decode(&self.model.decode)?;
         let from = (image.width() as usize, image.height() as usize);
-        let (width, height) = self.options.size;
+        let (width, height) = self.size;
         let step = Step::Stretch { size: (width, height), filter: Filter::Lanczos };
         let pixels = apply_steps(&image.to_rgb8_over([255; 3]), from, &[step])?;
         self.latents(&pixels, (width, height))

@@ -5,12 +5,13 @@ use std::sync::{Mutex, OnceLock};
 
 use candle_core::DType;
 
-use super::Model;
 use super::networks::{Networks, network};
 use super::parts::{PUBLISHED, Parts, SIZES};
 use super::refiner::Refiner;
+use super::{Model, demo};
 use crate::device::{Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::hub;
 use crate::models::sdxl::{AddedConfig, AutoencoderKl};
 use crate::options::LoadOptions;
 use crate::weights::{ModelDir, Source};
@@ -18,9 +19,12 @@ use crate::weights::{ModelDir, Source};
 /// A layer whose type is that of the file: small ones may be stored in more bits.
 const LARGE_LAYER: &str = "mid_block.resnets.0.conv1.weight";
 
-/// Loads a folder or a file.
-pub(super) fn load(model: &Path, options: &LoadOptions) -> Result<Model> {
-    let parts = match model {
+/// Loads the demo model, a folder or a file.
+pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Model> {
+    let parts = match Path::new(model) {
+        _ if model == hub::DEMO => {
+            hub::embedded(demo::FILES).and_then(|dir| Parts::of_folder(&dir))
+        }
         file if file.is_file() => Parts::of_file(file, &PUBLISHED),
         dir if dir.is_dir() => Parts::of_folder(&ModelDir::Disk(dir.to_owned())),
         _ => Err(Error::new(
@@ -28,7 +32,7 @@ pub(super) fn load(model: &Path, options: &LoadOptions) -> Result<Model> {
             "there is no such folder or file; models that generate are not downloaded",
         )),
     };
-    parts.and_then(|parts| Model::new(parts, options)).context("model", model.display())
+    parts.and_then(|parts| Model::new(parts, options)).context("model", model)
 }
 
 impl Model {
@@ -45,7 +49,7 @@ impl Model {
                 return Err(Error::unsupported(message).with("field", field));
             }
         }
-        let Parts { tokenizer, small, large, unet, vae, prediction } = parts;
+        let Parts { source, tokenizer, small, large, unet, vae, prediction, size } = parts;
         let placement = place(options, &*unet.source)?;
         let unet_config = unet.config.clone();
         let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
@@ -75,10 +79,12 @@ impl Model {
         let mut decode = options.decode.clone();
         decode.apply_orientation.get_or_insert(true);
         Ok(Self {
+            source,
             networks,
             refiner,
             vae,
             prediction,
+            size,
             decode,
             placement,
             colours,

@@ -2,10 +2,12 @@
 
 mod aspect;
 mod condition;
+mod demo;
 mod denoiser;
 mod find;
 mod inpaint;
 mod load;
+mod metadata;
 mod networks;
 mod options;
 mod parts;
@@ -20,11 +22,11 @@ mod sharpen;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
-pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance};
+pub use metadata::MetadataScheme;
+pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance, Unstyled};
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
 pub use refiner::RefinerSwap;
@@ -55,6 +57,8 @@ pub struct Generated {
     pub variant: usize,
     /// The seed that gives this picture again, as the first variant.
     pub seed: u64,
+    /// What metadata are made of.
+    recipe: Arc<metadata::Recipe>,
 }
 
 /// A loaded model that generates. Cloning shares it. Calls from several threads are answered one after the
@@ -63,10 +67,13 @@ pub struct Generated {
 pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
+    source: metadata::ModelSource,
     networks: networks::Networks,
     refiner: Option<refiner::Refiner>,
     vae: AutoencoderKl,
     prediction: Prediction,
+    /// Width and height of pictures whose size is not asked for.
+    size: (usize, usize),
     decode: DecodeOptions,
     placement: Placement,
     /// Of previews, once one was asked for.
@@ -77,8 +84,8 @@ struct Model {
 }
 
 impl GeneratePipeline {
-    /// Loads a model: a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one safetensors
-    /// file.
+    /// Loads a model: `"demo"`, a folder as diffusers publishes SDXL, or a checkpoint of SDXL in one
+    /// safetensors file.
     ///
     /// Left to us, a network that is stored in 32 bits runs in 32 bits, and everything else in bf16. The
     /// autoencoder, whose errors would be seen, is in `f32` always.
@@ -89,7 +96,7 @@ impl GeneratePipeline {
     /// other, [`Unsupported`](ErrorKind::Unsupported) if it is a model of another kind or an option has no
     /// meaning for it, and those of [`Placement::resolve`].
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
-        Ok(Self(Arc::new(load::load(Path::new(model), options)?)))
+        Ok(Self(Arc::new(load::load(model, options)?)))
     }
 
     /// The variants of one prompt.
@@ -154,6 +161,11 @@ impl GeneratePipeline {
     /// it does not fit the model; what was applied before stays then.
     pub fn set_loras(&self, loras: &[Lora]) -> Result<()> {
         self.0.networks.set_loras(loras, &self.0.running)
+    }
+
+    /// Width and height of pictures whose size is not asked for.
+    pub fn default_size(&self) -> (usize, usize) {
+        self.0.size
     }
 
     /// Where the model runs, and in which number format.

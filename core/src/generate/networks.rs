@@ -132,9 +132,10 @@ impl Networks {
     }
 
     /// The LoRA files that are in use, but for those whose scale is 0.
-    pub(super) fn loras(&self) -> Vec<PathBuf> {
+    pub(super) fn loras(&self) -> Vec<Lora> {
         let in_use = self.in_use();
-        in_use.iter().filter(|lora| lora.scale != 0.0).map(|lora| lora.file.clone()).collect()
+        let in_use = in_use.iter().filter(|lora| lora.scale != 0.0);
+        in_use.map(|lora| Lora::new(&lora.file).scale(lora.scale)).collect()
     }
 
     /// The text encoders, read if they are not there.

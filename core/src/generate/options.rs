@@ -1,7 +1,7 @@
 //! What is to be generated, and how.
 
 use super::performance::Performance;
-use super::recipe::MULTIPLE;
+use super::recipe::{MAX_SIDE, MULTIPLE, is_side};
 use super::refiner::RefinerSwap;
 use crate::error::{Error, Result};
 use crate::models::sdxl::FreeU;
@@ -10,8 +10,6 @@ use crate::schedule::{SamplerKind, Scheduler};
 
 /// Most pictures of one request.
 const MAX_VARIANTS: usize = 1024;
-/// Longest side of a picture in pixels.
-const MAX_SIDE: usize = 1 << 13;
 /// Longest prompt in bytes.
 const MAX_PROMPT: usize = 32 << 10;
 /// Largest sharpness.
@@ -45,6 +43,19 @@ pub struct GenerateRequest {
     /// Whether lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside
     /// spaces are left out, as Fooocus does with what people write, but not with its styles.
     pub as_is: bool,
+    /// What both prompts are without styles, where they have some: for metadata only.
+    pub unstyled: Option<Unstyled>,
+}
+
+/// Prompts without the styles around them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unstyled {
+    /// What is to be seen.
+    pub prompt: String,
+    /// What is not to be seen.
+    pub negative_prompt: String,
+    /// The names of the styles.
+    pub styles: Vec<String>,
 }
 
 impl GenerateRequest {
@@ -138,8 +149,9 @@ impl Outpaint {
 pub struct GenerateOptions {
     /// Pictures for each request.
     pub n: usize,
-    /// Width and height in pixels, multiples of 8.
-    pub size: (usize, usize),
+    /// Width and height in pixels, multiples of 8; the model's own unless set, which for published ones is
+    /// 1152 x 896.
+    pub size: Option<(usize, usize)>,
     /// Steps of denoising, 1 to 1000.
     pub steps: usize,
     /// How far to go away from the negative prompt. At 1 it is not looked at, and a step takes half of
@@ -210,7 +222,7 @@ impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
             n: 1,
-            size: (1152, 896),
+            size: None,
             steps: 30,
             guidance_scale: 4.0,
             sampler: SamplerKind::DpmPp2mSdeGpu,
@@ -251,7 +263,7 @@ impl GenerateOptions {
     /// The same options with another size in pixels.
     #[must_use]
     pub fn size(mut self, width: usize, height: usize) -> Self {
-        self.size = (width, height);
+        self.size = Some((width, height));
         self
     }
 
@@ -371,8 +383,9 @@ impl GenerateOptions {
         if !(1..=MAX_VARIANTS).contains(&self.n) {
             return wrong("n", format!("n is {}, expected 1 to {MAX_VARIANTS}", self.n));
         }
-        for (field, side) in [("width", self.size.0), ("height", self.size.1)] {
-            if !(MULTIPLE..=MAX_SIDE).contains(&side) || !side.is_multiple_of(MULTIPLE) {
+        let sides = self.size.map(|(width, height)| [("width", width), ("height", height)]);
+        for (field, side) in sides.into_iter().flatten() {
+            if !is_side(side) {
                 let expected = format!("multiples of {MULTIPLE} up to {MAX_SIDE}");
                 return wrong(field, format!("the {field} is {side}; there are {expected}"));
             }

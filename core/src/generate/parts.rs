@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::recipe::{FILE, MULTIPLE, SCHEDULER, check_class, prediction};
+use super::metadata::ModelSource;
+use super::recipe::{FILE, MULTIPLE, SCHEDULER, SIZE, default_size, prediction};
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::models::clip::ClipTextConfig;
 use crate::models::sdxl::{AutoencoderConfig, UnetConfig};
 use crate::schedule::Prediction;
@@ -26,12 +28,16 @@ pub(super) struct Part<C> {
 
 /// All that a model is made of.
 pub(super) struct Parts {
+    /// What metadata call it.
+    pub(super) source: ModelSource,
     pub(super) tokenizer: ClipTokenizer,
     pub(super) small: Part<ClipTextConfig>,
     pub(super) large: Part<ClipTextConfig>,
     pub(super) unet: Part<UnetConfig>,
     pub(super) vae: Part<AutoencoderConfig>,
     pub(super) prediction: Prediction,
+    /// Of pictures whose size is not asked for.
+    pub(super) size: (usize, usize),
 }
 
 /// The configurations of a model's networks, as texts.
@@ -80,7 +86,7 @@ pub(super) const PUBLISHED_REFINER: &str = r#"{"_class_name": "UNet2DConditionMo
 impl Parts {
     /// Of a folder as diffusers publishes it.
     pub(super) fn of_folder(dir: &ModelDir) -> Result<Self> {
-        read(dir, FILE, check_class)?;
+        let size = read(dir, FILE, default_size)?;
         let encoder = |folder: &str| {
             Ok(Part {
                 config: read(dir, &format!("{folder}/config.json"), text_encoder)?,
@@ -89,6 +95,10 @@ impl Parts {
         };
         let has = |folder: &str| bpe::FILES.iter().all(|file| dir.has(&format!("{folder}/{file}")));
         Ok(Self {
+            source: match dir {
+                ModelDir::Disk(folder) => ModelSource::of(folder),
+                ModelDir::Embedded(_) => ModelSource::named(hub::DEMO),
+            },
             // Both encoders have the same one.
             tokenizer: match ["tokenizer", "tokenizer_2"].into_iter().find(|folder| has(folder)) {
                 Some(folder) => ClipTokenizer::read(dir, folder)?,
@@ -108,6 +118,7 @@ impl Parts {
                 true => read(dir, SCHEDULER, prediction)?,
                 false => Prediction::Epsilon,
             },
+            size,
         })
     }
 
@@ -125,6 +136,7 @@ impl Parts {
             return Err(in_file(Error::unsupported(message)));
         }
         Ok(Self {
+            source: ModelSource::of(path),
             tokenizer: ClipTokenizer::published()?,
             small: Part {
                 config: text_encoder(configs.text_encoder)?,
@@ -137,6 +149,7 @@ impl Parts {
             unet: Part { config: unet(configs.unet)?, source: file.component(Component::UNet)? },
             vae: Part { config: vae(configs.vae)?, source: file.component(Component::Vae)? },
             prediction: if is_velocity { Prediction::V } else { Prediction::Epsilon },
+            size: SIZE,
         })
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::metadata::ModelSource;
 use super::networks::network;
 use super::parts::{PUBLISHED, PUBLISHED_REFINER, Part, SIZES, read, unet};
 use super::recipe::{SCHEDULER, prediction};
@@ -65,6 +66,8 @@ impl fmt::Display for RefinerSwap {
 
 /// The network, and what it was trained to answer and to be told.
 pub(super) struct Refiner {
+    /// What metadata call it.
+    pub(super) source: ModelSource,
     pub(super) unet: UNet,
     pub(super) prediction: Prediction,
     /// Values of a token that it reads, from the end.
@@ -97,7 +100,8 @@ impl Refiner {
             let unet = network(&part.source, placement, placement.dtype(), "unet", |weights| {
                 UNet::load(config, &weights.root())
             })?;
-            Ok(Self { unet, prediction, width, is_scored: sizes == Some(SCORED) })
+            let (source, is_scored) = (ModelSource::of(path), sizes == Some(SCORED));
+            Ok(Self { source, unet, prediction, width, is_scored })
         };
         load().context("refiner", path.display())
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use candle_core::{Result as Computed, Tensor};
 
 use super::condition::{Condition, latents_of};
 use super::denoiser::{GenerateDenoiser, Prompts, SizedPrompt};
+use super::metadata::{Recipe, Setting};
 use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
 use super::prompt::encode::{Conditioning, TextEncoders};
 use super::refiner::{Refiner, RefinerSwap};
@@ -46,6 +46,10 @@ pub(super) struct Run<'a> {
     pub(super) texts: TextEncoders,
     unet: Arc<UNet>,
     pub(super) options: &'a GenerateOptions,
+    /// The same for metadata.
+    setting: Arc<Setting>,
+    /// Width and height of pictures that have no other one.
+    pub(super) size: (usize, usize),
     /// Of requests without and with a picture, and with a part of one; the same number.
     sigmas: [Vec<f64>; 3],
     pub(super) control: &'a Control,
@@ -69,13 +73,33 @@ pub(super) fn run(
     let _one_at_a_time = model.running.lock().unwrap_or_else(PoisonError::into_inner);
     let steps = requests.len() * options.n * (sigmas[0].len() - 1);
     let start = Instant::now();
+    let loras = model.networks.loras();
     if let Some(performance) = options.performance {
-        performance.check_loras(model.networks.loras().iter().map(PathBuf::as_path))?;
+        performance.check_loras(loras.iter().map(|lora| &*lora.file))?;
     }
+    let setting = Arc::new(Setting {
+        model: model.source.clone(),
+        refiner: model.refiner.as_ref().map(|refiner| refiner.source.clone()),
+        loras: Setting::loras(loras),
+        options: options.clone(),
+    });
     let (texts, unet) = (model.networks.texts()?, model.networks.unet()?);
+    let size = options.size.unwrap_or(model.size);
     let (steps_done, computed) = (0, 0);
-    let mut run =
-        Run { model, texts, unet, options, sigmas, control, steps, steps_done, computed, start };
+    let mut run = Run {
+        model,
+        texts,
+        unet,
+        options,
+        setting,
+        size,
+        sigmas,
+        control,
+        steps,
+        steps_done,
+        computed,
+        start,
+    };
     run.all(requests, deliver);
     Ok(())
 }
@@ -132,7 +156,7 @@ impl Run<'_> {
     fn prompts(&self, outputs: &[Output<'_>]) -> Result<Vec<Prompts>> {
         let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
         // All outputs of a run are of one size.
-        let size = outputs.first().map_or(self.options.size, |output| output.condition.size);
+        let size = outputs.first().map_or(self.size, |output| output.condition.size);
         let mut known: HashMap<(Branch, &str, bool), Arc<SizedPrompt>> = HashMap::new();
         let mut sized = |branch, (prompt, as_is), text: &Conditioning, scale| -> Result<_> {
             Ok(match known.entry((branch, prompt, as_is)) {
@@ -221,7 +245,8 @@ impl Run<'_> {
                 .map_err(|error| error.with("request", output.request))?;
             let Output { request, variant, seed, .. } = *output;
             let values = self.options.keep_values.then(|| values.into());
-            Ok(Generated { image, values, request, variant, seed })
+            let recipe = Arc::new(Recipe::new(output.condition.request, &self.setting));
+            Ok(Generated { image, values, request, variant, seed, recipe })
         });
         decoded.collect()
     }

@@ -42,7 +42,7 @@ impl Picture {
     /// As diffusers samples.
     fn options(&self) -> GenerateOptions {
         GenerateOptions {
-            size: self.size,
+            size: Some(self.size),
             steps: self.steps,
             guidance_scale: self.cfg,
             sampler: self.sampler.parse().unwrap(),
@@ -113,8 +113,13 @@ fn a_batch_gives_what_single_requests_give() {
         .zip([Some(5), None, Some(6)])
         .map(|(prompt, seed)| GenerateRequest { prompt: prompt.into(), seed, ..Default::default() })
         .collect();
-    let options =
-        GenerateOptions { n: 2, size: (64, 128), steps: 5, seed: Some(9), ..Default::default() };
+    let options = GenerateOptions {
+        n: 2,
+        size: Some((64, 128)),
+        steps: 5,
+        seed: Some(9),
+        ..Default::default()
+    };
     let together = generate(&pipeline, &requests, &options);
     assert_eq!(together.len(), 6);
     for (i, found) in together.iter().enumerate() {
@@ -132,7 +137,7 @@ fn a_batch_gives_what_single_requests_give() {
 fn a_request_that_fails_fails_alone() {
     let pipeline = pipeline();
     let request = |prompt: &str| GenerateRequest { prompt: prompt.into(), ..Default::default() };
-    let options = GenerateOptions { size: (64, 64), steps: 1, ..Default::default() };
+    let options = GenerateOptions { size: Some((64, 64)), steps: 1, ..Default::default() };
     let requests = [
         request("a"),
         request("<|endoftext|>"),
@@ -151,11 +156,11 @@ fn a_request_that_fails_fails_alone() {
 #[test]
 fn options_that_mean_nothing_are_refused_by_name() {
     let pipeline = pipeline();
-    let good = GenerateOptions { size: (64, 64), steps: 1, ..Default::default() };
+    let good = GenerateOptions { size: Some((64, 64)), steps: 1, ..Default::default() };
     for (field, options) in [
         ("n", GenerateOptions { n: 0, ..good.clone() }),
-        ("width", GenerateOptions { size: (60, 64), ..good.clone() }),
-        ("height", GenerateOptions { size: (64, 0), ..good.clone() }),
+        ("width", GenerateOptions { size: Some((60, 64)), ..good.clone() }),
+        ("height", GenerateOptions { size: Some((64, 0)), ..good.clone() }),
         ("steps", GenerateOptions { steps: 0, ..good.clone() }),
         ("guidance_scale", GenerateOptions { guidance_scale: f32::NAN, ..good.clone() }),
         ("sharpness", GenerateOptions { sharpness: 31.0, ..good.clone() }),
@@ -177,7 +182,7 @@ fn a_cancel_stops_what_is_left() {
             inner.cancel();
         }
     });
-    let options = GenerateOptions { size: (64, 64), n: 2, ..Default::default() };
+    let options = GenerateOptions { size: Some((64, 64)), n: 2, ..Default::default() };
     let found = pipeline().generate_batch(&[GenerateRequest::default()], &options, &control);
     for found in found.unwrap() {
         assert_eq!(found.unwrap_err().kind(), ErrorKind::Cancelled);
@@ -193,7 +198,7 @@ fn every_step_has_a_preview() {
         assert_eq!(preview.pixels.len(), 8 * 16 * 3);
         inner.lock().unwrap().push((preview.output, preview.step));
     });
-    let options = GenerateOptions { size: (64, 128), n: 2, steps: 3, ..Default::default() };
+    let options = GenerateOptions { size: Some((64, 128)), n: 2, steps: 3, ..Default::default() };
     pipeline().generate_batch(&[GenerateRequest::default()], &options, &control).unwrap();
     let mut seen = seen.lock().unwrap().clone();
     seen.sort_unstable();

@@ -1,12 +1,11 @@
 //! Downloads: resumable, verified, and never visible half-done.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use ureq::Agent;
 use ureq::http::StatusCode;
 
@@ -15,6 +14,7 @@ use super::locate::is_other;
 use super::{ModelId, Task};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
+use crate::weights::sha256;
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
 /// How often a file is tried before its failure is reported.
@@ -282,17 +282,7 @@ fn verify(part: &Path, file: &Sibling) -> Result<()> {
         return Err(failed(format!("the download has {length} bytes of {size}")));
     }
     let Some(lfs) = &file.lfs else { return Ok(()) };
-    let mut hash = Sha256::new();
-    let mut reader = File::open(part).map_err(|e| Error::io("read the download", part, e))?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = reader.read(&mut buffer).map_err(|e| Error::io("read the download", part, e))?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&buffer[..read]);
-    }
-    let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = sha256(part).map_err(|e| Error::io("read the download", part, e))?;
     if found.eq_ignore_ascii_case(&lfs.sha256) {
         return Ok(());
     }

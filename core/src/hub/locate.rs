@@ -9,6 +9,16 @@ use crate::weights::ModelDir;
 /// The files of a model that are compiled in: pairs of a name and its bytes.
 pub(crate) type Embedded = &'static [(&'static str, &'static [u8])];
 
+/// What the demo models are called.
+pub(crate) const DEMO: &str = "demo";
+
+/// The folder of a demo model.
+pub(crate) fn embedded(demo: Option<Embedded>) -> Result<ModelDir> {
+    demo.map(ModelDir::Embedded).ok_or_else(|| {
+        Error::new(ErrorKind::ModelNotFound, "this build does not contain the demo model")
+    })
+}
+
 /// The folder of `model` for `task`: the embedded one if it is called `demo`, a folder, or the id or
 /// alias of a published model, which is looked for in the local caches and then downloaded unless
 /// `offline`.
@@ -19,10 +29,8 @@ pub(crate) fn locate(
     cache_dir: Option<&Path>,
     offline: bool,
 ) -> Result<ModelDir> {
-    if model == "demo" {
-        return demo.map(ModelDir::Embedded).ok_or_else(|| {
-            Error::new(ErrorKind::ModelNotFound, "this build does not contain the demo model")
-        });
+    if model == DEMO {
+        return embedded(demo);
     }
     let path = Path::new(model);
     if path.is_dir() {

@@ -18,7 +18,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use known::{KNOWN_MODELS, KnownModel, Task, find_known};
-pub(crate) use locate::{Embedded, locate};
+pub(crate) use locate::{DEMO, Embedded, embedded, locate};
 
 /// How a model is downloaded.
 #[derive(Clone, Debug, Default)]

@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use image::ExtendedColorType;
 use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder};
 use libjpeg_turbo_rs::{Encoder as JpegEncoder, PixelFormat, Subsampling};
 
 use super::Image;
+use super::file_text::FileText;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Most bytes of EXIF in JPEG: a segment has 65535 with its length and the head of EXIF.
+const MOST_EXIF: usize = 65_535 - 2 - 6;
 
 /// A format that pictures are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,10 +67,19 @@ impl Image {
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the format cannot hold a picture of this size or
     /// the quality is out of range.
     pub fn encode(&self, format: ImageFormat) -> Result<Vec<u8>> {
+        self.encode_with(format, None)
+    }
+
+    /// The same with a text in the file.
+    pub(crate) fn encode_with(
+        &self,
+        format: ImageFormat,
+        text: Option<&FileText>,
+    ) -> Result<Vec<u8>> {
         match format {
-            ImageFormat::Png => self.png(),
-            ImageFormat::Jpeg { quality } => self.jpeg(quality),
-            ImageFormat::WebP => self.webp(),
+            ImageFormat::Png => self.png(text),
+            ImageFormat::Jpeg { quality } => self.jpeg(quality, text),
+            ImageFormat::WebP => self.webp(text),
         }
     }
 
@@ -77,9 +90,14 @@ impl Image {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for any other name and as [`encode`](Self::encode),
     /// [`Io`](ErrorKind::Io) if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+        self.save_with(path.as_ref(), None)
+    }
+
+    /// The same with a text in the file.
+    pub(crate) fn save_with(&self, path: &Path, text: Option<&FileText>) -> Result<()> {
         let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
-        let bytes = self.encode(end.parse()?).map_err(|e| e.with("file", path.display()))?;
+        let bytes = self.encode_with(end.parse()?, text);
+        let bytes = bytes.map_err(|e| e.with("file", path.display()))?;
         let failed = |e| Error::io("write the image", path, e);
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
@@ -87,18 +105,27 @@ impl Image {
         std::fs::rename(&part, path).map_err(failed)
     }
 
-    fn png(&self) -> Result<Vec<u8>> {
+    fn png(&self, text: Option<&FileText>) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width, self.height);
         encoder.set_color(if self.has_alpha { png::ColorType::Rgba } else { png::ColorType::Rgb });
         encoder.set_depth(png::BitDepth::Eight);
+        for (keyword, text) in text.iter().flat_map(|text| text.chunks()) {
+            let (keyword, is_latin) = (keyword.to_owned(), text.chars().all(|c| c <= '\u{ff}'));
+            // As Pillow does it: the plain kind of text is for Latin letters only.
+            match is_latin {
+                true => encoder.add_text_chunk(keyword, text.to_owned()),
+                false => encoder.add_itxt_chunk(keyword, text.to_owned()),
+            }
+            .map_err(|e| cannot("PNG", e))?;
+        }
         let mut writer = encoder.write_header().map_err(|e| cannot("PNG", e))?;
         writer.write_image_data(&self.pixels).map_err(|e| cannot("PNG", e))?;
         writer.finish().map_err(|e| cannot("PNG", e))?;
         Ok(bytes)
     }
 
-    fn jpeg(&self, quality: u8) -> Result<Vec<u8>> {
+    fn jpeg(&self, quality: u8, text: Option<&FileText>) -> Result<Vec<u8>> {
         if !(1..=100).contains(&quality) {
             return Err(Error::invalid_input(format!("a JPEG quality of {quality}, not 1 to 100"))
                 .with("field", "quality"));
@@ -106,21 +133,34 @@ impl Image {
         if self.width.max(self.height) > u32::from(u16::MAX) {
             return Err(cannot("JPEG", "a side has more than 65535 pixels"));
         }
+        let exif = text.map(FileText::exif);
+        if let Some(exif) = exif.as_ref().filter(|exif| exif.len() > MOST_EXIF) {
+            let message = format!("its text has {} bytes; at most {MOST_EXIF}", exif.len());
+            return Err(cannot("JPEG", message).with("field", "metadata"));
+        }
         let pixels = self.to_rgb8_over([255; 3]);
         let size = (self.width as usize, self.height as usize);
-        JpegEncoder::new(&pixels, size.0, size.1, PixelFormat::Rgb)
-            .quality(quality)
-            // Without it low qualities get tables of 16 bits, which not every decoder reads.
-            .force_baseline(true)
-            .subsampling(Subsampling::S444)
-            .encode()
-            .map_err(|e| cannot("JPEG", e))
+        let encoder = JpegEncoder::new(&pixels, size.0, size.1, PixelFormat::Rgb);
+        match &exif {
+            Some(exif) => encoder.exif_data(exif),
+            None => encoder,
+        }
+        .quality(quality)
+        // Without it low qualities get tables of 16 bits, which not every decoder reads.
+        .force_baseline(true)
+        .subsampling(Subsampling::S444)
+        .encode()
+        .map_err(|e| cannot("JPEG", e))
     }
 
-    fn webp(&self) -> Result<Vec<u8>> {
+    fn webp(&self, text: Option<&FileText>) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let color = if self.has_alpha { ExtendedColorType::Rgba8 } else { ExtendedColorType::Rgb8 };
-        WebPEncoder::new_lossless(&mut bytes)
+        let mut encoder = WebPEncoder::new_lossless(&mut bytes);
+        if let Some(text) = text {
+            encoder.set_exif_metadata(text.exif()).map_err(|e| cannot("WebP", e))?;
+        }
+        encoder
             .encode(&self.pixels, self.width, self.height, color)
             .map_err(|e| cannot("WebP", e))?;
         Ok(bytes)

@@ -4,6 +4,7 @@ mod antialias;
 mod bmp;
 mod decode;
 mod encode;
+mod file_text;
 mod format;
 mod gif;
 mod input;
@@ -22,6 +23,7 @@ pub use decode::DecodeOptions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decode::decode_any as decode_unguarded;
 pub use encode::ImageFormat;
+pub(crate) use file_text::FileText;
 pub(crate) use format::EXTENSIONS;
 pub use input::Input;
 pub(crate) use resize::resize_padded;

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod fp8;
 mod gguf;
+mod hash;
 mod lora;
 mod mapped;
 mod model_dir;
@@ -28,6 +29,7 @@ mod windows;
 mod wire;
 
 pub(crate) use checkpoint::{Scope, Source, Weights};
+pub(crate) use hash::sha256;
 pub(crate) use lora::{Network, apply as apply_loras};
 pub(crate) use model_dir::ModelDir;
 pub(crate) use onnx::Imported;

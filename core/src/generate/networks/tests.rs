@@ -41,7 +41,7 @@ fn pipeline() -> GeneratePipeline {
 
 fn options() -> GenerateOptions {
     GenerateOptions {
-        size: (64, 64),
+        size: Some((64, 64)),
         steps: 4,
         guidance_scale: 7.0,
         sampler: SamplerKind::Euler,

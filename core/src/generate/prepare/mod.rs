@@ -10,11 +10,12 @@ mod tests;
 mod wildcards;
 
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use self::random::PythonRandom;
 use self::styles::{EXPANSION, RANDOM, Styles};
 use self::wildcards::Wildcards;
-use super::options::GenerateRequest;
+use super::options::{GenerateRequest, Unstyled};
 use super::prompt::lines::said;
 use crate::error::{Error, Result};
 use crate::options::Lora;
@@ -211,6 +212,7 @@ impl Prompter {
         seed: u64,
     ) -> Result<GenerateRequest> {
         let random = &mut PythonRandom::new(seed);
+        let mut styles = Vec::new();
         let wildcards = Wildcards {
             folder: self.wildcards.as_deref(),
             in_order: options.wildcards_in_order.then_some(i),
@@ -228,25 +230,34 @@ impl Prompter {
                 name => Some(self.styles.get(name)?),
             };
             let Some(style) = style else { continue };
+            styles.push(style.name.clone());
             let (texts, texts_against, has_place) = style.around(&main);
             with.extend(texts);
             against.extend(texts_against);
             has_prompt |= has_place;
         }
+        let unstyled = Unstyled {
+            prompt: joined([slice::from_ref(&main), &*more_with].concat()),
+            negative_prompt: joined([slice::from_ref(&negative), &*more_against].concat()),
+            styles,
+        };
         if !has_prompt {
             with.insert(0, main);
         }
         with.extend(more_with);
         against.push(negative);
         against.extend(more_against);
-        let joined = |texts: Vec<String>| {
-            let said: Vec<_> = texts.into_iter().filter(|text| !text.trim().is_empty()).collect();
-            said.join("\n")
-        };
         let mut request = GenerateRequest::new(joined(with)).negative_prompt(joined(against));
         (request.seed, request.as_is) = (Some(seed), true);
+        request.unstyled = Some(unstyled);
         Ok(request)
     }
+}
+
+/// A line of each text that says something.
+fn joined(texts: Vec<String>) -> String {
+    let said: Vec<_> = texts.into_iter().filter(|text| !text.trim().is_empty()).collect();
+    said.join("\n")
 }
 
 /// The lines of a prompt and of what is against it, each with its first one apart.

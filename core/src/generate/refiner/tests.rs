@@ -33,7 +33,7 @@ fn pipeline(refiner: Option<PathBuf>) -> Result<GeneratePipeline> {
 
 fn plain() -> GenerateOptions {
     GenerateOptions {
-        size: (64, 64),
+        size: Some((64, 64)),
         steps: 4,
         sampler: SamplerKind::DpmPp2m,
         size_guidance: SizeGuidance::NONE,
@@ -58,7 +58,7 @@ fn pictures_of_two_networks_equal_the_reference() {
         let request = GenerateRequest::new(&picture.prompt).negative_prompt(&picture.negative);
         for swap in [RefinerSwap::Joint, RefinerSwap::Separate] {
             let options = GenerateOptions {
-                size: picture.size,
+                size: Some(picture.size),
                 steps: picture.steps,
                 guidance_scale: picture.cfg,
                 sampler: SamplerKind::Euler,
