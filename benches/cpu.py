@@ -78,6 +78,7 @@ def openvino_engine(path, precision):
     def forward(x):
         batch = x.shape[0]
         if batch not in graphs:
+            graphs.clear()  # Each holds the weights once more.
             model = core.read_model(path)
             model.reshape([batch, 3, 448, 448])
             graphs[batch] = core.compile_model(model, "CPU", hint)

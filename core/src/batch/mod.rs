@@ -5,5 +5,5 @@ mod heap;
 mod plan;
 mod stream;
 
-pub(crate) use plan::{batch_size, group};
+pub(crate) use plan::{batch_size, in_groups};
 pub(crate) use stream::{Stage, Stream};

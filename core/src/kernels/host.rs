@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Ten
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
-use super::cpu::{Format, Isa, Sink, Values};
+use super::cpu::{Format, Isa, Sink, Values, enlarge};
 
 /// Whether the CPU implementations take a tensor: on the CPU, in a type that they compute with.
 pub(super) fn takes(x: &Tensor) -> bool {
@@ -97,6 +97,7 @@ pub(super) unsafe fn filled(
     match dtype {
         DType::F32 => {
             let mut values = Vec::<f32>::with_capacity(count);
+            enlarge(values.as_ptr(), 4 * count);
             fill(Sink::F32(values.as_mut_ptr(), count))?;
             // SAFETY: the caller's promise; there is room for `count`.
             unsafe { values.set_len(count) };
@@ -104,6 +105,7 @@ pub(super) unsafe fn filled(
         }
         DType::BF16 => {
             let mut values = Vec::<bf16>::with_capacity(count);
+            enlarge(values.as_ptr(), 2 * count);
             fill(Sink::Bf16(values.as_mut_ptr().cast(), count))?;
             // SAFETY: as above.
             unsafe { values.set_len(count) };

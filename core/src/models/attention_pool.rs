@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use crate::device::classify;
 use crate::error;
 use crate::kernels::attention;
-use crate::nn::{Linear, Mlp, MlpOptions, Norm, NormOptions, SelfAttention};
+use crate::nn::{Linear, Mlp, MlpOptions, Norm, NormOptions, SelfAttention, part};
 use crate::weights::Scope;
 
 /// The sizes of a pooling layer; biases are always there, whatever the blocks have.
@@ -58,7 +58,7 @@ impl AttentionPool {
         let kv = self.kv.forward(tokens)?.reshape((b, n, 2, heads, head))?;
         let kv = kv.permute((2, 0, 3, 1, 4))?;
         let query = self.query.broadcast_as((b, heads, 1, head))?;
-        let x = attention::forward(&query, &kv.get(0)?, &kv.get(1)?, &self.options, None)?;
+        let x = attention::forward(&query, &part(&kv, 0)?, &part(&kv, 1)?, &self.options, None)?;
         let x = self.proj.forward(&x)?;
         self.mlp.forward(&x, Some(&self.norm), Some(&x))?.reshape((b, c))
     }

@@ -233,10 +233,11 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = self.fc1.forward_normed(&self.conv.forward(x)?, Some(&self.norm))?;
-        if let Some(grn) = &self.grn {
-            y = grn.forward(&y)?;
-        }
+        let (y, norm) = (self.conv.forward(x)?, Some(&self.norm));
+        let Some(grn) = &self.grn else {
+            return self.fc1.forward_two(&y, norm, &self.fc2, Some(x));
+        };
+        let y = grn.forward(&self.fc1.forward_normed(&y, norm)?)?;
         self.fc2.forward_onto(&y, None, Some(x))
     }
 }

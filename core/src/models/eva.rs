@@ -167,8 +167,7 @@ impl Classifier for Eva {
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embed.forward(pixels, None)?.flatten(1, 2)?;
-        let mut x = self.tokens.forward(&patches)?;
+        let mut x = self.tokens.forward(&self.patch_embed, pixels)?;
         if let Some(norm) = &self.norm_pre {
             x = norm.forward(&x)?;
         }

@@ -207,7 +207,7 @@ impl PatchMerging {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = window::pad_to_multiple(x, (2, 2))?;
-        let x = self.reduction.forward_patches(&x, None, (2, 2), x.dtype())?;
+        let x = self.reduction.forward_patches(&x, None, (2, 2), None, x.dtype())?;
         self.norm.forward(&x)
     }
 }

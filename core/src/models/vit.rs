@@ -156,8 +156,7 @@ impl Classifier for Vit {
     }
 
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embed.forward(pixels, None)?.flatten(1, 2)?;
-        let mut x = self.tokens.forward(&patches)?;
+        let mut x = self.tokens.forward(&self.patch_embed, pixels)?;
         if let Some(norm) = &self.norm_pre {
             x = norm.forward(&x)?;
         }
@@ -219,10 +218,10 @@ pub(super) struct PrefixOptions {
 
 /// Class token, register tokens and learned positions.
 pub(super) struct PrefixTokens {
-    /// `(1, count, width)`.
+    /// `(1, count, width)`, their positions added.
     tokens: Option<Tensor>,
+    /// Of the patches: `(1, patches, width)`.
     positions: Option<Tensor>,
-    patches_only: bool,
     pub(super) count: usize,
 }
 
@@ -240,29 +239,26 @@ impl PrefixTokens {
         let length = if patches_only { patches } else { patches + count };
         let positions =
             positions.then(|| scope.get((1, length, width), "pos_embed")).transpose()?;
-        let tokens = (!tokens.is_empty())
-            .then(|| Tensor::cat(&tokens, 1))
-            .transpose()
-            .map_err(|e| crate::device::classify(e, "cannot join tokens"))?;
-        Ok(Self { tokens, positions, patches_only, count })
+        let join = || -> Result<(Option<Tensor>, Option<Tensor>)> {
+            let mut joined = if count > 0 { Some(Tensor::cat(&tokens, 1)?) } else { None };
+            let mut positions = positions;
+            if let (Some(tokens), Some(all), false) = (&mut joined, &mut positions, patches_only) {
+                *tokens = (&*tokens + all.narrow(1, 0, count)?)?;
+                *all = all.narrow(1, count, patches)?.contiguous()?;
+            }
+            Ok((joined, positions))
+        };
+        let (tokens, positions) =
+            join().map_err(|e| crate::device::classify(e, "cannot join tokens"))?;
+        Ok(Self { tokens, positions, count })
     }
 
-    /// `(b, patches, width)` to `(b, count + patches, width)`.
-    pub(super) fn forward(&self, patches: &Tensor) -> Result<Tensor> {
-        let before = self.positions.as_ref().filter(|_| self.patches_only);
-        let after = self.positions.as_ref().filter(|_| !self.patches_only);
-        let mut x = match before {
-            Some(positions) => patches.broadcast_add(positions)?,
-            None => patches.clone(),
-        };
-        if let Some(tokens) = &self.tokens {
-            let (b, _, width) = x.dims3()?;
-            let tokens = tokens.broadcast_as((b, self.count, width))?;
-            x = Tensor::cat(&[&tokens, &x], 1)?;
-        }
-        match after {
-            Some(positions) => x.broadcast_add(positions),
-            None => Ok(x),
+    /// Pictures to `(b, count + patches, width)`.
+    pub(super) fn forward(&self, patch_embed: &PatchEmbed, pixels: &Tensor) -> Result<Tensor> {
+        let patches = patch_embed.forward_tokens(pixels, self.positions.as_ref())?;
+        match &self.tokens {
+            None => Ok(patches),
+            Some(tokens) => Tensor::cat(&[&tokens.repeat((patches.dim(0)?, 1, 1))?, &patches], 1),
         }
     }
 }

@@ -34,8 +34,14 @@ impl SelfAttention {
         let (b, n, _) = x.dims3()?;
         let qkv = self.qkv.forward_normed(x, before)?;
         let qkv = qkv.reshape((b, n, 3, self.heads, ()))?.permute((2, 0, 3, 1, 4))?;
-        let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+        let (q, k, v) = (part(&qkv, 0)?, part(&qkv, 1)?, part(&qkv, 2)?);
         let y = attention::forward(&q, &k, &v, &self.options, rotation)?;
         self.proj.forward_onto(&y, self.norm.as_ref(), onto)
     }
+}
+
+/// Queries, keys or values of a joined tensor `(parts, b, heads, n, d)`, as a view: `Tensor::get` would copy
+/// what does not lie together.
+pub(crate) fn part(joined: &Tensor, i: usize) -> Result<Tensor> {
+    joined.narrow(0, i, 1)?.squeeze(0)
 }

@@ -104,6 +104,20 @@ impl Linear {
         self.run(x, norm, residual.map_or(Combine::Keep, Combine::Add))
     }
 
+    /// `next` of this layer of `norm(x)`, added to `residual`.
+    pub(crate) fn forward_two(
+        &self,
+        x: &Tensor,
+        norm: Option<&Norm>,
+        next: &Self,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (norm, activation) = (norm.map(Norm::weights), next.activation);
+        let combine = residual.map_or(Combine::Keep, Combine::Add);
+        let options = Options { norm, window: None, activation, combine, dtype: x.dtype() };
+        linear::forward_two(x, [&self.weights, &next.weights], self.activation, &options)
+    }
+
     /// Of `norm(x)`, multiplied by `other`.
     pub(crate) fn forward_times(
         &self,
@@ -114,18 +128,21 @@ impl Linear {
         self.run(x, norm, Combine::Multiply(other))
     }
 
-    /// Of the patches `(ph, pw)` of `norm(x)` `(b, h, w, c)`, as values of type `dtype`.
+    /// Of the patches `(ph, pw)` of `norm(x)` `(b, h, w, c)`, added to `residual`, as values of type
+    /// `dtype`.
     pub(crate) fn forward_patches(
         &self,
         x: &Tensor,
         norm: Option<&Norm>,
         patch: (usize, usize),
+        residual: Option<&Tensor>,
         dtype: DType,
     ) -> Result<Tensor> {
         let norm = norm.map(Norm::weights);
         let activation = self.activation;
         let window = Some(Window::patches(patch));
-        let options = Options { norm, window, activation, combine: Combine::Keep, dtype };
+        let combine = residual.map_or(Combine::Keep, Combine::Add);
+        let options = Options { norm, window, activation, combine, dtype };
         linear::forward(x, &self.weights, &options)
     }
 

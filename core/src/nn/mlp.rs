@@ -100,6 +100,9 @@ impl Mlp {
         onto: Option<&Tensor>,
     ) -> Result<Tensor> {
         let hidden = match &self.hidden {
+            Hidden::Plain(fc1) if self.norm.is_none() => {
+                return fc1.forward_two(x, before, &self.out, onto);
+            }
             Hidden::Plain(fc1) => fc1.forward_normed(x, before)?,
             Hidden::Packed(fc1, activation) => {
                 let packed = fc1.forward_normed(x, before)?;

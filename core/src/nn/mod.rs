@@ -11,7 +11,7 @@ mod patch_embed;
 mod pool;
 mod rope;
 
-pub(crate) use attention::SelfAttention;
+pub(crate) use attention::{SelfAttention, part};
 pub(crate) use block::{BlockOptions, TransformerBlock};
 pub(crate) use blocks::{Blocks, Keep};
 pub(crate) use conv::{Conv2d, DepthwiseConv, Window, doubled};

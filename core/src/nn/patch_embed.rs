@@ -78,6 +78,18 @@ impl PatchEmbed {
     /// `(b, h, w, c)` to `(b, h / ph, w / pw, n)`; rows and columns that do not fill a patch are
     /// cut. `norm` is applied to every pixel first.
     pub(crate) fn forward(&self, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
-        self.projection.forward_patches(x, norm, self.patch, self.dtype)
+        self.projection.forward_patches(x, norm, self.patch, None, self.dtype)
+    }
+
+    /// `(b, h, w, c)` to tokens `(b, h / ph w / pw, n)`, with `positions` `(1, h / ph w / pw, n)` added.
+    pub(crate) fn forward_tokens(&self, x: &Tensor, positions: Option<&Tensor>) -> Result<Tensor> {
+        let (b, height, width, _) = x.dims4()?;
+        let grid = (height / self.patch.0, width / self.patch.1);
+        let positions = positions
+            .map(|positions| positions.reshape((1, grid.0, grid.1, ()))?.repeat((b, 1, 1, 1)))
+            .transpose()?;
+        self.projection
+            .forward_patches(x, None, self.patch, positions.as_ref(), self.dtype)?
+            .flatten(1, 2)
     }
 }

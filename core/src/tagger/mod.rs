@@ -16,6 +16,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use candle_core::{DType, Tensor};
+
 pub use caption::{CaptionOptions, RatingPlace};
 pub use labels::{Category, Label, Labels};
 pub use options::{DEFAULT_THRESHOLD, Order, TagOptions};
@@ -33,7 +35,7 @@ use prepare::Prepared;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use preprocess::Preprocess;
 
-use crate::batch::{Stage, Stream, batch_size, group};
+use crate::batch::{Stage, Stream, batch_size, in_groups};
 use crate::control::Control;
 use crate::device::{Placement, classify};
 use crate::error::{Error, Result};
@@ -290,12 +292,7 @@ impl Stage for Run {
     }
 
     fn forward(&self, batch: &[Prepared]) -> Result<Vec<Result<Vec<f32>>>> {
-        let Model { placement, input, .. } = &*self.model;
-        let group = group(placement.device(), input.size, rayon::current_num_threads());
-        let mut rows = Vec::with_capacity(batch.len());
-        for batch in batch.chunks(group) {
-            rows.extend(self.rows(batch).map_err(|e| classify(e, "the network failed"))?);
-        }
+        let rows = self.rows(batch).map_err(|e| classify(e, "the network failed"))?;
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())
     }
 }
@@ -303,14 +300,17 @@ impl Stage for Run {
 impl Run {
     /// The network's values for each picture.
     fn rows(&self, batch: &[Prepared]) -> candle_core::Result<Vec<Vec<f32>>> {
-        let model = &self.model;
-        let input = prepare::to_input(batch, &model.input, &model.placement)?;
-        let features = model.network.embed(&input)?;
+        let Model { network, placement, input, .. } = &*self.model;
+        let groups = in_groups(placement.device(), input.size, batch, |group| {
+            network.embed(&prepare::to_input(group, input, placement)?)
+        })?;
+        let features = Tensor::cat(&groups, 0)?;
         let values = match self.wanted {
             Wanted::Embedding => features,
-            Wanted::Scores => model.network.classify(&features)?,
+            // For all pictures at once: these are the largest weights that a picture uses only once.
+            Wanted::Scores => network.classify(&features)?,
         };
-        values.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>()
+        values.to_dtype(DType::F32)?.to_vec2::<f32>()
     }
 
     /// One picture's values, unless the network's arithmetic broke down on it.

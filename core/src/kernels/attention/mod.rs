@@ -124,13 +124,13 @@ pub(crate) fn forward(
     let [q_view, k_view, v_view] = views;
     // A factor above one (Swin's go up to 100) multiplies the errors of split operands too.
     let exact = q.dtype() == DType::F32 && scale.iter().any(|scale| *scale > 1.0);
-    let isa = if exact { host::isa()?.with_whole_operands() } else { host::isa()? };
     // SAFETY: the implementation writes the row of every token; windows name each of them once.
     unsafe {
         host::filled(q.dtype(), (b, n, heads * d), |out| {
             cpu::Call {
-                isa,
+                isa: host::isa()?,
                 format: host::format(q.dtype()),
+                exact,
                 q: q_view,
                 k: k_view,
                 v: v_view,

@@ -7,7 +7,7 @@
 //! With one plane, operands are rounded to bfloat16. With two they are kept as the sum of two
 //! bfloat16 values, and three of the four products are added, all but that of the two small parts:
 //! the error of an operand is then below 2^-17 of it, which is `f32`-class accuracy at a multiple of
-//! the speed.
+//! the speed. With three nothing of an `f32` number is lost, and six of the nine products are added.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -96,8 +96,8 @@ fn gives_right_answers() -> bool {
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn product<E: Engine>(scale: f32, tolerance: f32) -> bool {
         let value = |i: usize| ((i % 13) as f32 - 6.0) * scale;
-        let mut left = [Line::ZERO; 2 * ROWS];
-        let mut right = [Line::ZERO; 2 * COLS];
+        let mut left = [Line::ZERO; 3 * ROWS];
+        let mut right = [Line::ZERO; 3 * COLS];
         let mut out = Aligned([0f32; ROWS * COLS]);
         let columns: [f32; DEPTH * COLS] = std::array::from_fn(|i| value(7 * i + 3));
         // SAFETY: arrays of an engine's sizes; the caller saw that AMX can be used.
@@ -118,48 +118,66 @@ fn gives_right_answers() -> bool {
             (2.0 * (0..DEPTH).map(term).sum::<f32>() - out.0[at]).abs() <= 2.0 * tolerance
         })
     }
-    // The second scale has more bits than bfloat16: without their small parts, sums of this size
-    // would be off by tenths.
+    // The other scales have more bits than bfloat16: without their small parts, sums of this size
+    // would be off by tenths and by hundredths.
     // SAFETY: `is_usable` saw that the processor has the instructions and the system permits them.
-    unsafe { product::<Tiles<1>>(1.0, 0.0) && product::<Tiles<2>>(1.0 + 1.0 / 512.0, 5e-3) }
+    unsafe {
+        product::<Tiles<1>>(1.0, 0.0)
+            && product::<Tiles<2>>(1.0 + 1.0 / 512.0, 5e-3)
+            && product::<Tiles<3>>(1.0 + 1.0 / 512.0 + 1.0 / 131_072.0, 5e-4)
+    }
 }
 
-/// 32 values rounded to bfloat16, and what that loses, rounded likewise.
+/// 32 values as the sum of `PLANES` bfloat16 values: rounded, what that loses, rounded likewise, and so
+/// on.
 ///
 /// # Safety
 /// 32 values can be read; the processor has AVX-512 BF16.
 #[inline(always)]
-unsafe fn split(values: *const f32) -> [__m512i; 2] {
+unsafe fn split<const PLANES: usize>(values: *const f32) -> [__m512i; PLANES] {
     // SAFETY: the caller's promise.
     unsafe {
-        let (low, high) = (Avx512::load(values), Avx512::load(values.add(16)));
-        let bits =
-            |low, high| std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-        let large = bits(low, high);
-        let [low_part, high_part] =
-            [_mm512_castsi512_si256(large), _mm512_extracti64x4_epi64::<1>(large)]
-                .map(|half| _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
-                .map(|bits| _mm512_castsi512_ps(bits));
-        [large, bits(_mm512_sub_ps(low, low_part), _mm512_sub_ps(high, high_part))]
+        let mut rest = [Avx512::load(values), Avx512::load(values.add(16))];
+        let mut planes = [_mm512_setzero_si512(); PLANES];
+        for plane in &mut planes {
+            *plane =
+                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(rest[1], rest[0]));
+            let [low, high] = widened(*plane);
+            rest = [_mm512_sub_ps(rest[0], low), _mm512_sub_ps(rest[1], high)];
+        }
+        planes
     }
 }
 
-/// What rounding 32 values to bfloat16 loses.
+/// 32 bfloat16 values as `f32`.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+unsafe fn widened(bits: __m512i) -> [__m512; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(bits));
+        let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(bits));
+        [
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)),
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high)),
+        ]
+    }
+}
+
+/// Takes from 32 values what rounding them to bfloat16 keeps.
 ///
 /// # Safety
 /// As for [`split`], and 32 values can be written.
 #[inline(always)]
-unsafe fn rest(values: *const f32, out: *mut f32) {
+unsafe fn keep_rest(values: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        let [_, small] = split(values);
-        for (half, part) in [_mm512_castsi512_si256(small), _mm512_extracti64x4_epi64::<1>(small)]
-            .into_iter()
-            .enumerate()
-        {
-            let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(part));
-            Avx512::store(out.add(16 * half), _mm512_castsi512_ps(bits));
-        }
+        let [large] = split::<1>(values);
+        let [low, high] = widened(large);
+        Avx512::store(values, _mm512_sub_ps(Avx512::load(values), low));
+        Avx512::store(values.add(16), _mm512_sub_ps(Avx512::load(values.add(16)), high));
     }
 }
 
@@ -207,11 +225,12 @@ macro_rules! multiply {
     };
 }
 
-/// Operands of one plane, rounded, or of two: large parts first, then the small ones.
+/// Operands of one plane, rounded, or of two or three: large parts first, then smaller ones.
 pub(crate) struct Tiles<const PLANES: usize>;
 
 impl<const PLANES: usize> Engine for Tiles<PLANES> {
     type S = Avx512;
+    type Exact = Tiles<3>;
     const ROWS: usize = ROWS;
     const COLS: usize = COLS;
     const DEPTH: usize = DEPTH;
@@ -226,12 +245,8 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {
         // SAFETY: the trait's contract: a plane of ROWS lines behind the other.
         unsafe {
-            if PLANES == 1 {
-                Dot::put_row(values, chunk, row);
-            } else {
-                let [large, small] = split(values);
-                _mm512_store_si512(chunk.add(row).cast(), large);
-                _mm512_store_si512(chunk.add(ROWS + row).cast(), small);
+            for (plane, bits) in split::<PLANES>(values).into_iter().enumerate() {
+                _mm512_store_si512(chunk.add(plane * ROWS + row).cast(), bits);
             }
         }
     }
@@ -241,12 +256,15 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
         // SAFETY: the trait's contract: a plane of COLS lines behind the other.
         unsafe {
             Dot::put_columns(values, chunk);
-            if PLANES == 2 {
-                let mut small = [0f32; MAX_DEPTH * MAX_COLS];
-                for row in 0..DEPTH {
-                    rest(values.add(row * COLS), small.as_mut_ptr().add(row * COLS));
+            if PLANES > 1 {
+                let mut rest = [0f32; MAX_DEPTH * MAX_COLS];
+                std::ptr::copy_nonoverlapping(values, rest.as_mut_ptr(), DEPTH * COLS);
+                for plane in 1..PLANES {
+                    for row in 0..DEPTH {
+                        keep_rest(rest.as_mut_ptr().add(row * COLS));
+                    }
+                    Dot::put_columns(rest.as_ptr(), chunk.add(plane * COLS));
                 }
-                Dot::put_columns(small.as_ptr(), chunk.add(COLS));
             }
         }
     }
@@ -255,17 +273,17 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
     unsafe fn put_transposed(rows: *const f32, stride: usize, chunk: *mut Line) {
         // SAFETY: the trait's contract: a plane of COLS lines behind the other.
         unsafe {
-            if PLANES == 1 {
-                return Dot::put_transposed(rows, stride, chunk);
-            }
             for half in 0..2 {
-                let mut large = [_mm512_setzero_si512(); 16];
-                let mut small = large;
+                let mut planes = [[_mm512_setzero_si512(); 16]; PLANES];
                 for i in 0..16 {
-                    [large[i], small[i]] = split(rows.add((16 * half + i) * stride));
+                    let parts = split::<PLANES>(rows.add((16 * half + i) * stride));
+                    for (plane, bits) in planes.iter_mut().zip(parts) {
+                        plane[i] = bits;
+                    }
                 }
-                put_half(large, half, chunk);
-                put_half(small, half, chunk.add(COLS));
+                for (plane, words) in planes.into_iter().enumerate() {
+                    put_half(words, half, chunk.add(plane * COLS));
+                }
             }
         }
     }
@@ -310,7 +328,7 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
                         "tdpbf16ps tmm3, tmm5, tmm7",
                     ]
                 );
-            } else {
+            } else if PLANES == 2 {
                 // In the order in which registers are reloaded least.
                 multiply!(
                     left,
@@ -350,6 +368,57 @@ impl<const PLANES: usize> Engine for Tiles<PLANES> {
                         "prefetcht1 [{ahead} + 320]",
                         "prefetcht1 [{ahead} + 384]",
                         "prefetcht1 [{ahead} + 448]",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                    ]
+                );
+            } else {
+                multiply!(
+                    left,
+                    right,
+                    chunks,
+                    out,
+                    onto,
+                    ahead,
+                    6144,
+                    [
+                        // Part 0 of the left with part 2 of the right, and so on: small products first.
+                        "tileloadd tmm4, [{left} + {line} + 0]",
+                        "tileloadd tmm5, [{left} + {line} + 1024]",
+                        "tileloadd tmm6, [{right} + {pair} + 4096]",
+                        "tileloadd tmm7, [{right} + {pair} + 4160]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        "tileloadd tmm6, [{right} + {pair} + 2048]",
+                        "tileloadd tmm7, [{right} + {pair} + 2112]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        "tileloadd tmm4, [{left} + {line} + 2048]",
+                        "tileloadd tmm5, [{left} + {line} + 3072]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        "tileloadd tmm6, [{right} + {pair} + 0]",
+                        "tileloadd tmm7, [{right} + {pair} + 64]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        "tileloadd tmm4, [{left} + {line} + 0]",
+                        "tileloadd tmm5, [{left} + {line} + 1024]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7",
+                        "tileloadd tmm4, [{left} + {line} + 4096]",
+                        "tileloadd tmm5, [{left} + {line} + 5120]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        "tdpbf16ps tmm1, tmm4, tmm7",
                         "tdpbf16ps tmm2, tmm5, tmm6",
                         "tdpbf16ps tmm3, tmm5, tmm7",
                     ]

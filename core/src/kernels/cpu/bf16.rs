@@ -70,6 +70,7 @@ pub(super) unsafe fn put_half(rows: [__m512i; 16], half: usize, chunk: *mut Line
 
 impl Engine for Dot {
     type S = Avx512;
+    type Exact = Self;
     const ROWS: usize = ROWS;
     const COLS: usize = COLS;
     const DEPTH: usize = 32;

@@ -45,6 +45,9 @@ pub(crate) const AHEAD: usize = 4;
 pub(crate) trait Engine: 'static {
     /// The vectors for what is done before and after the product.
     type S: Simd;
+    /// The engine of the same sizes, but for planes, whose products lose no more than those of `f32`
+    /// numbers do.
+    type Exact: Engine<S = Self::S>;
     /// Rows of a left panel.
     const ROWS: usize;
     /// Columns of a right panel; a multiple of the lanes.
@@ -131,6 +134,7 @@ pub(crate) struct Plain<S, const R: usize>(PhantomData<S>);
 
 impl<S: Simd, const R: usize> Engine for Plain<S, R> {
     type S = S;
+    type Exact = Self;
     const ROWS: usize = R;
     const COLS: usize = 2 * S::LANES;
     const DEPTH: usize = 16;

@@ -45,11 +45,6 @@ impl Isa {
         }
     }
 
-    /// The best set up to this one that multiplies whole `f32` operands.
-    pub(crate) fn with_whole_operands(self) -> Self {
-        self.min(Self::Avx512Bf16)
-    }
-
     /// The best set that this processor and system allow.
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();

@@ -6,6 +6,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod engine;
+mod group;
 mod isa;
 pub(crate) mod math;
 mod pages;
@@ -16,9 +17,10 @@ mod task;
 mod x86;
 
 pub(crate) use engine::{AHEAD, Aligned, Engine, Line, MAX_COLS, MAX_DEPTH, MAX_ROWS, Product};
+pub(crate) use group::Group;
 pub use isa::cpu_kernels;
 pub(crate) use isa::{Format, Isa, run, run_product};
-pub(crate) use pages::Pages;
+pub(crate) use pages::{Pages, enlarge};
 pub(crate) use rows::{NormArgs, Patches, Sink, Values, Window};
 pub(crate) use simd::{Kernel, MAX_LANES, Simd};
 pub(crate) use task::{part, with_lines};

@@ -16,7 +16,7 @@ pub(crate) const MAX_LANES: usize = 16;
 pub(crate) trait Simd: Copy + 'static {
     /// A vector of [`LANES`](Simd::LANES) values.
     type V: Copy;
-    /// How many values a vector has; divides [`MAX_LANES`].
+    /// How many values a vector has; of all but [groups](super::Group), a divisor of [`MAX_LANES`].
     const LANES: usize;
 
     unsafe fn splat(x: f32) -> Self::V;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::engine::Line;
+use super::pages::enlarge;
 
 /// Cuts `count` things into at most `parts` ranges of nearly equal length.
 pub(crate) fn part(count: usize, parts: usize, index: usize) -> Range<usize> {
@@ -23,6 +24,7 @@ pub(crate) fn with_lines<R>(count: usize, f: impl FnOnce(&mut [Line]) -> R) -> R
     LINES.with_borrow_mut(|lines| {
         if lines.len() < count {
             lines.resize(count, Line::ZERO);
+            enlarge(lines.as_ptr(), size_of_val(&lines[..]));
         }
         f(&mut lines[..count])
     })

@@ -86,16 +86,50 @@ pub(crate) struct Options<'a> {
 
 /// The linear map of the last dimension; see the module.
 pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> Result<Tensor> {
-    let packed = match &weights.0 {
-        Kind::Packed(packed) => packed,
-        Kind::Tensors { weight, bias } => return reference::forward(x, weight, bias, options),
-    };
+    match &weights.0 {
+        Kind::Packed(packed) => {
+            run(x, None, cpu::Layer { weights: packed, activation: options.activation }, options)
+        }
+        Kind::Tensors { weight, bias } => reference::forward(x, weight, bias, options),
+    }
+}
+
+/// Two layers one behind the other: `combine(activation(between(norm(x) W1^T + b1) W2^T + b2))`, to the
+/// last bit what [`forward`] gives for one and then the other. Of many rows, what is between the layers
+/// is never stored as a whole.
+pub(crate) fn forward_two(
+    x: &Tensor,
+    [first, second]: [&Weights; 2],
+    between: Activation,
+    options: &Options<'_>,
+) -> Result<Tensor> {
+    if let (Kind::Packed(first), Kind::Packed(second)) = (&first.0, &second.0)
+        && cpu::Packed::follow(first, second, options.dtype == DType::BF16)
+        && first.are_many(x.elem_count() / first.k().max(1))
+    {
+        let before = cpu::Layer { weights: first, activation: between };
+        let layer = cpu::Layer { weights: second, activation: options.activation };
+        return run(x, Some(before), layer, options);
+    }
+    let inner = Options { activation: between, combine: Combine::Keep, ..*options };
+    let outer = Options { norm: None, window: None, ..*options };
+    forward(&forward(x, first, &inner)?, second, &outer)
+}
+
+/// One layer, or two.
+fn run(
+    x: &Tensor,
+    before: Option<cpu::Layer<'_>>,
+    layer: cpu::Layer<'_>,
+    options: &Options<'_>,
+) -> Result<Tensor> {
+    let entry = before.unwrap_or(layer).weights;
     let (mut dims, patches, k) = shape(x, options.window)?;
-    if k != packed.k() {
-        candle_core::bail!("linear of {:?} with weights {} x {}", x.dims(), packed.n(), packed.k());
+    if k != entry.k() {
+        candle_core::bail!("linear of {:?} with weights {} x {}", x.dims(), entry.n(), entry.k());
     }
     let rows = dims.iter().product();
-    dims.push(packed.n());
+    dims.push(layer.weights.n());
     let x = x.contiguous()?;
     let held = Held::new(&x);
     let other = match options.combine {
@@ -125,11 +159,10 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
         candle_core::bail!("a norm before a convolution with padding");
     }
     let x = held.values()?;
-    let activation = options.activation;
     // SAFETY: the implementation writes every row.
     unsafe {
         host::filled(options.dtype, dims, |out| {
-            cpu::Call { x, patches, norm, weights: packed, rows, activation, combine, out }.run();
+            cpu::Call { x, patches, norm, before, layer, rows, combine, out }.run();
             Ok(())
         })
     }

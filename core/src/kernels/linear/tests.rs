@@ -3,7 +3,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::activation::Activation;
 use super::super::norm::{self, Kind};
 use super::super::testing::{allowed, assert_close, on_every_isa, rounded, values};
-use super::{Combine, Options, Weights, Window, forward, reference};
+use super::{Combine, Options, Weights, Window, forward, forward_two, reference};
 
 const PLAIN: Options<'static> = Options {
     norm: None,
@@ -195,4 +195,47 @@ fn weights_without_outputs_give_nothing() {
     let bias = Tensor::zeros(0, DType::F32, &Device::Cpu).unwrap();
     let weights = Weights::new(&weight, &bias).unwrap();
     assert!(forward(&values(&[3, 4], 1), &weights, &PLAIN).is_ok_and(|y| y.dims() == [3, 0]));
+}
+
+#[test]
+fn two_layers_are_one_and_then_the_other_to_the_last_bit() {
+    on_every_isa(|isa| {
+        for dtype in [DType::F32, DType::BF16] {
+            // Few rows, many rows; hidden widths that fill chunks and that do not.
+            for (rows, k, hidden, n) in [
+                (1, 8, 4, 3),
+                (1000, 40, 70, 33),
+                (900, 64, 3300, 35),
+                (700, 33, 96, 64),
+                (0, 8, 8, 8),
+            ] {
+                let x = values(&[1, rows, k], 1).to_dtype(dtype).unwrap();
+                let other = values(&[1, rows, n], 4).to_dtype(dtype).unwrap();
+                let norm =
+                    norm::Weights::new(Kind::Layer, &values(&[k], 7), &values(&[k], 8), 1e-6)
+                        .unwrap();
+                let layer = |n: usize, k: usize| {
+                    let weight = values(&[n, k], n as u64).to_dtype(dtype).unwrap();
+                    Weights::new(&weight, &values(&[n], 3)).unwrap()
+                };
+                let (first, second) = (layer(hidden, k), layer(n, hidden));
+                let between = Activation::GeluErf;
+                let inner = Options { norm: Some(&norm), activation: between, dtype, ..PLAIN };
+                let outer = Options { combine: Combine::Add(&other), dtype, ..PLAIN };
+                let expected =
+                    forward(&forward(&x, &first, &inner).unwrap(), &second, &outer).unwrap();
+                let options = Options { norm: Some(&norm), ..outer };
+                let found = forward_two(&x, [&first, &second], between, &options).unwrap();
+                let bits = |t: &Tensor| {
+                    let t = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+                    t.to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                assert_eq!(
+                    bits(&found),
+                    bits(&expected),
+                    "{isa:?} {dtype:?} {rows} {k} {hidden} {n}"
+                );
+            }
+        }
+    });
 }

@@ -62,6 +62,8 @@ pub(super) struct Rotation<'a> {
 pub(super) struct Call<'a> {
     pub(super) isa: Isa,
     pub(super) format: Format,
+    /// Whether products of queries and keys may lose no more than those of `f32` numbers.
+    pub(super) exact: bool,
     pub(super) q: View<'a>,
     pub(super) k: View<'a>,
     pub(super) v: View<'a>,
@@ -122,7 +124,8 @@ impl Product for Measure<'_> {
             n,
             m,
             d,
-            keys: m.div_ceil(E::COLS) * E::right_lines(chunks),
+            keys: m.div_ceil(E::COLS)
+                * if call.exact { E::Exact::right_lines(chunks) } else { E::right_lines(chunks) },
             values: d.div_ceil(E::COLS) * E::right_lines(m.div_ceil(E::DEPTH)),
             scratch: Scratch::lines::<E>(d),
             rows: E::ROWS,

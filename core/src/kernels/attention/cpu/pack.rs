@@ -77,6 +77,35 @@ impl Head<'_> {
             }
         }
     }
+
+    /// Packs the keys: a panel for each `COLS` of them.
+    #[inline(always)]
+    unsafe fn pack_keys<E: Engine>(&self, lines: &mut [Line]) {
+        let Sizes { m, d, .. } = self.sizes;
+        let norm = self.call.norms.map(|norms| norms.1);
+        let chunks = d.div_ceil(E::DEPTH);
+        let width = chunks * E::DEPTH;
+        let mut rows = vec![0f32; E::COLS * width];
+        for (panel, lines) in lines.chunks_exact_mut(E::right_lines(chunks)).enumerate() {
+            let count = E::COLS.min(m - panel * E::COLS);
+            for (column, row) in rows.chunks_exact_mut(width).enumerate() {
+                if column < count {
+                    let key = panel * E::COLS + column;
+                    // SAFETY: keys below `m`.
+                    unsafe { self.read::<E::S>(&self.call.k, norm, key, row.as_mut_ptr()) };
+                } else {
+                    row.fill(0.0);
+                }
+            }
+            for (chunk, lines) in lines.chunks_exact_mut(E::PLANES * E::COLS).enumerate() {
+                // SAFETY: a chunk of lines; `rows` has whole chunks of that many rows.
+                unsafe {
+                    let rows = rows.as_ptr().add(chunk * E::DEPTH);
+                    E::put_transposed(rows, width, lines.as_mut_ptr());
+                }
+            }
+        }
+    }
 }
 
 /// Packs the keys and values that a head looks at: keys are the columns of the first product, values the rows
@@ -95,37 +124,16 @@ impl Product for Pack<'_> {
         let Sizes { m, d, keys, .. } = head.sizes;
         let call = head.call;
         let (key_lines, value_lines) = lines.split_at_mut(keys);
-        let mut columns = Aligned([0f32; MAX_DEPTH * MAX_COLS]);
-        let columns = &mut columns.0;
-        let chunks = d.div_ceil(E::DEPTH);
-        let key_norm = call.norms.map(|norms| norms.1);
-        let width = chunks * E::DEPTH;
-        let mut rows = vec![0f32; E::COLS * width];
-        for (panel, lines) in key_lines.chunks_exact_mut(E::right_lines(chunks)).enumerate() {
-            let count = E::COLS.min(m - panel * E::COLS);
-            for (column, row) in rows.chunks_exact_mut(width).enumerate() {
-                if column < count {
-                    // SAFETY: keys below `m`.
-                    unsafe {
-                        head.read::<E::S>(
-                            &call.k,
-                            key_norm,
-                            panel * E::COLS + column,
-                            row.as_mut_ptr(),
-                        );
-                    }
-                } else {
-                    row.fill(0.0);
-                }
-            }
-            for (chunk, lines) in lines.chunks_exact_mut(E::PLANES * E::COLS).enumerate() {
-                // SAFETY: a chunk of lines; `rows` has whole chunks of that many rows.
-                unsafe {
-                    let rows = rows.as_ptr().add(chunk * E::DEPTH);
-                    E::put_transposed(rows, width, lines.as_mut_ptr());
-                }
+        // SAFETY: `Measure` sized the lines for the same engine.
+        unsafe {
+            if call.exact {
+                head.pack_keys::<E::Exact>(key_lines);
+            } else {
+                head.pack_keys::<E>(key_lines);
             }
         }
+        let mut columns = Aligned([0f32; MAX_DEPTH * MAX_COLS]);
+        let columns = &mut columns.0;
         let chunks = m.div_ceil(E::DEPTH);
         for (panel, lines) in value_lines.chunks_exact_mut(E::right_lines(chunks)).enumerate() {
             let first = panel * E::COLS;

@@ -28,7 +28,7 @@ impl Scratch {
     /// Lines that it takes.
     pub(super) fn lines<E: Engine>(d: usize) -> usize {
         let chunks = d.div_ceil(E::DEPTH);
-        E::left_lines(chunks)
+        E::Exact::left_lines(chunks)
             + E::left_lines(BLOCK / E::DEPTH)
             + E::ROWS * BLOCK / 16
             + E::ROWS * Self::width(d) / 16
@@ -43,7 +43,7 @@ impl Scratch {
     unsafe fn new<E: Engine>(d: usize, lines: *mut Line) -> Self {
         // SAFETY: the sizes add up to `lines`.
         unsafe {
-            let weights = lines.add(E::left_lines(d.div_ceil(E::DEPTH)));
+            let weights = lines.add(E::Exact::left_lines(d.div_ceil(E::DEPTH)));
             let scores = weights.add(E::left_lines(BLOCK / E::DEPTH));
             let sums = scores.add(E::ROWS * BLOCK / 16);
             let row = sums.add(E::ROWS * Self::width(d) / 16);
@@ -97,8 +97,11 @@ impl Head<'_> {
         let (lanes, size) = (<E::S as Simd>::LANES, E::ROWS * E::COLS);
         // SAFETY: rows below `n`, keys below `m`, and the sizes of the packed lines.
         unsafe {
-            self.queries::<E>(first, rows, scratch);
-            let depth_chunks = d.div_ceil(E::DEPTH);
+            if self.call.exact {
+                self.queries::<E::Exact>(first, rows, scratch);
+            } else {
+                self.queries::<E>(first, rows, scratch);
+            }
             let all_chunks = m.div_ceil(E::DEPTH);
             // Keys that the last row of the panel sees, in blocks of nearly equal size.
             let seen = if self.call.causal { m - n + first + rows } else { m };
@@ -106,10 +109,10 @@ impl Head<'_> {
             let step = seen.div_ceil(blocks).next_multiple_of(MAX_DEPTH);
             for block in (0..seen).step_by(step) {
                 let count = step.min(seen - block);
-                for panel in 0..count.div_ceil(E::COLS) {
-                    let key = keys.add((block / E::COLS + panel) * E::right_lines(depth_chunks));
-                    let scores = scratch.scores.add(panel * size);
-                    E::tile(scratch.queries, key, depth_chunks, scores, false, key);
+                if self.call.exact {
+                    self.score::<E::Exact>(keys, block..block + count, scratch);
+                } else {
+                    self.score::<E>(keys, block..block + count, scratch);
                 }
                 for row in 0..rows {
                     let scores = Scores::<E>::new(scratch.scores.add(row * E::COLS), count);
@@ -148,6 +151,20 @@ impl Head<'_> {
                     let pair = [0, lanes].map(|half| E::S::mul(E::S::load(sums.add(half)), scale));
                     self.call.out.write_pair::<E::S>(start + at, pair, (d - at).min(2 * lanes));
                 }
+            }
+        }
+    }
+
+    /// Multiplies the packed queries with a block of keys.
+    #[inline(always)]
+    unsafe fn score<E: Engine>(&self, keys: *const Line, block: Range<usize>, scratch: &Scratch) {
+        let chunks = self.sizes.d.div_ceil(E::DEPTH);
+        for panel in 0..block.len().div_ceil(E::COLS) {
+            // SAFETY: a block starts with a panel of keys and lies in them; there are scores for it.
+            unsafe {
+                let key = keys.add((block.start / E::COLS + panel) * E::right_lines(chunks));
+                let scores = scratch.scores.add(panel * E::ROWS * E::COLS);
+                E::tile(scratch.queries, key, chunks, scores, false, key);
             }
         }
     }

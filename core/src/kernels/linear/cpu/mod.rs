@@ -11,7 +11,9 @@ use rayon::prelude::*;
 use self::multiply::Right;
 use self::pack::Left;
 use super::super::activation::Activation;
-use super::super::cpu::{Line, NormArgs, Patches, Sink, Values, part, run_product, with_lines};
+use super::super::cpu::{
+    Line, NormArgs, Patches, Sink, Values, enlarge, part, run_product, with_lines,
+};
 
 pub(crate) use self::pack::Packed;
 
@@ -34,28 +36,42 @@ pub(crate) enum Combine<'a> {
     Multiply(Values<'a>),
 }
 
-/// One call: `combine(activation(norm(x) W^T + b))`.
+/// Weights, and the activation of their results.
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    pub(crate) weights: &'a Packed,
+    pub(crate) activation: Activation,
+}
+
+/// One call: `combine(activation(norm(x) W^T + b))`, or of two layers one behind the other.
 pub(crate) struct Call<'a> {
     pub(crate) x: Values<'a>,
     /// If the rows are patches of pictures.
     pub(crate) patches: Option<Patches>,
     /// Applied to `x`, in groups of the norm's width.
     pub(crate) norm: Option<NormArgs<'a>>,
-    pub(crate) weights: &'a Packed,
+    /// The first of two layers, whose results are packed for the second one at once.
+    pub(crate) before: Option<Layer<'a>>,
+    /// The only layer, or the second.
+    pub(crate) layer: Layer<'a>,
     pub(crate) rows: usize,
-    pub(crate) activation: Activation,
     pub(crate) combine: Combine<'a>,
     /// `rows` times `n` values.
     pub(crate) out: Sink,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// The weights that the rows of `x` meet.
+    fn entry(&self) -> &'a Packed {
+        self.before.unwrap_or(self.layer).weights
+    }
+
     /// Computes the result on all threads. Each row is computed in the same way whatever is beside
     /// it, so it does not depend on how the rows were split.
     pub(crate) fn run(&self) {
-        let Packed { isa, format, geometry, .. } = *self.weights;
-        let k = self.weights.k;
-        assert_eq!(self.out.len(), self.rows * self.weights.n, "room for the result");
+        let Packed { isa, format, geometry, .. } = *self.entry();
+        let (k, n) = (self.entry().k, self.layer.weights.n);
+        assert_eq!(self.out.len(), self.rows * n, "room for the result");
         if self.out.len() == 0 {
             return;
         }
@@ -71,14 +87,19 @@ impl Call<'_> {
         };
         assert_eq!(self.x.len(), expected, "values of x");
         if let Combine::Add(values) | Combine::Multiply(values) = self.combine {
-            assert_eq!(values.len(), self.rows * self.weights.n, "values to combine with");
+            assert_eq!(values.len(), self.rows * n, "values to combine with");
         }
         if let Some(norm) = &self.norm {
             assert!(k.is_multiple_of(norm.weight.len()) && norm.weight.len() == norm.bias.len());
         }
         let tiles = self.rows.div_ceil(geometry.rows);
-        let panels = self.weights.n.div_ceil(geometry.cols);
+        let panels = n.div_ceil(geometry.cols);
         let threads = rayon::current_num_threads();
+        if let Some(before) = self.before {
+            self.run_both(before, tiles, threads);
+            return;
+        }
+        let layer = self.layer;
         let wanted = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
         let blocks = tiles.div_ceil(geometry.block);
         if blocks >= wanted || threads == 1 {
@@ -89,7 +110,8 @@ impl Call<'_> {
                 with_lines(tiles.len() * geometry.left_lines, |left| {
                     let left = left.as_mut_ptr();
                     run_product(isa, format, Left { call: self, tiles: tiles.clone(), left });
-                    let right = Right { call: self, tiles, panels: 0..panels, left };
+                    let right =
+                        Right { call: self, layer, tiles, panels: 0..panels, left, to: None };
                     run_product(isa, format, right);
                 });
             });
@@ -98,6 +120,7 @@ impl Call<'_> {
         // Few rows: they are packed first, and the columns are shared as well.
         let mut left = SHARED.take();
         left.resize(left.len().max(tiles * geometry.left_lines), Line::ZERO);
+        enlarge(left.as_ptr(), size_of_val(&left[..]));
         let parts = wanted.min(tiles);
         let address = Address(left.as_mut_ptr());
         (0..parts).into_par_iter().with_max_len(1).for_each(|index| {
@@ -118,9 +141,48 @@ impl Call<'_> {
             let panels = part(panels, parts, task / blocks);
             // SAFETY: as above.
             let left = unsafe { address.at(tiles.start * geometry.left_lines) };
-            run_product(isa, format, Right { call: self, tiles, panels, left });
+            run_product(isa, format, Right { call: self, layer, tiles, panels, left, to: None });
         });
         SHARED.set(left);
+    }
+
+    /// Two layers: a block of rows goes through both, so what is between them stays near, and is
+    /// written once, in the order in which it is read.
+    fn run_both(&self, before: Layer<'_>, tiles: usize, threads: usize) {
+        let (first, second) = (before.weights, self.layer.weights);
+        assert!(Packed::follow(first, second, false), "layers that fit together");
+        let Packed { isa, format, geometry, .. } = *first;
+        let next = second.geometry.left_lines;
+        let blocks = tiles.div_ceil(first.geometry.block.min(2 * second.geometry.block));
+        let blocks = blocks.next_multiple_of(threads).min(tiles);
+        (0..blocks).into_par_iter().with_max_len(1).for_each(|block| {
+            let tiles = part(tiles, blocks, block);
+            with_lines(tiles.len() * (geometry.left_lines + next), |lines| {
+                let left = lines.as_mut_ptr();
+                // SAFETY: the lines were counted above.
+                let between = unsafe { left.add(tiles.len() * geometry.left_lines) };
+                run_product(isa, format, Left { call: self, tiles: tiles.clone(), left });
+                let panels = |packed: &Packed| 0..packed.n.div_ceil(packed.geometry.cols);
+                let mut right = Right {
+                    call: self,
+                    layer: before,
+                    tiles: tiles.clone(),
+                    panels: panels(first),
+                    left,
+                    to: Some(between),
+                };
+                run_product(isa, format, right);
+                right = Right {
+                    call: self,
+                    layer: self.layer,
+                    tiles,
+                    panels: panels(second),
+                    left: between,
+                    to: None,
+                };
+                run_product(isa, format, right);
+            });
+        });
     }
 }
 

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::pack::PART;
-use super::{Call, Combine};
+use super::{Call, Combine, Layer};
 use crate::kernels::activation::cpu::{Function, with_function};
 use crate::kernels::cpu::{
-    AHEAD, Aligned, Engine, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
+    AHEAD, Aligned, Engine, Group, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
 };
 
 /// Tiles whose sums are near while a panel's slices go past them: in the second-level cache, and little
@@ -24,10 +24,13 @@ thread_local! {
 /// Multiplies packed rows with panels of weights, and finishes the results.
 pub(super) struct Right<'a> {
     pub(super) call: &'a Call<'a>,
+    pub(super) layer: Layer<'a>,
     pub(super) tiles: Range<usize>,
     pub(super) panels: Range<usize>,
     /// The packed panels of the tiles.
     pub(super) left: *const Line,
+    /// Where the results go as packed panels of the call's second layer, if there is one.
+    pub(super) to: Option<*mut Line>,
 }
 
 impl Product for Right<'_> {
@@ -35,7 +38,7 @@ impl Product for Right<'_> {
 
     #[inline(always)]
     unsafe fn run<E: Engine>(self) {
-        let chunks = self.call.weights.geometry.chunks;
+        let chunks = self.layer.weights.geometry.chunks;
         let parts = E::left_lines(chunks).div_ceil(PART).max(1);
         // With parts, the sums of a group of panels are kept from one to the next.
         let group = if parts > 1 { GROUP } else { 1 };
@@ -66,7 +69,7 @@ impl Right<'_> {
     /// after the other, then the next slice. Finishes the sums that are complete.
     #[inline(always)]
     unsafe fn multiply<E: Engine>(&self, panel: usize, range: Range<usize>, sums: *mut f32) {
-        let weights = self.call.weights;
+        let weights = self.layer.weights;
         let chunks = weights.geometry.chunks;
         let slice = E::SLICE.min(chunks).max(1);
         // Sums that are complete at once need one place.
@@ -103,56 +106,113 @@ impl Right<'_> {
 
     /// Stores the results of tile `i` and a panel.
     #[inline(always)]
-    unsafe fn finish<E: Engine>(&self, i: usize, panel: usize, sums: *const f32) {
+    unsafe fn finish<E: Engine>(&self, i: usize, panel: usize, sums: *mut f32) {
         let call = self.call;
-        let (first, column) = ((self.tiles.start + i) * E::ROWS, panel * E::COLS);
-        let rows = E::ROWS.min(call.rows - first);
         // SAFETY: see `run`.
         unsafe {
-            with_function!(call.activation, F => call.finish::<E, F>(sums, first, rows, column));
+            if let Some(to) = self.to {
+                let lines = to.add(i * call.layer.weights.geometry.left_lines);
+                with_function!(self.layer.activation, F => self.pack::<E, F>(sums, panel, lines));
+                return;
+            }
+            let (first, column) = ((self.tiles.start + i) * E::ROWS, panel * E::COLS);
+            let rows = E::ROWS.min(call.rows - first);
+            with_function!(self.layer.activation, F => self.store::<E, F>(sums, first, rows, column));
         }
     }
-}
 
-impl Call<'_> {
+    /// Adds the bias, applies the activation and packs a tile of results as rows of the next layer.
+    #[inline(always)]
+    unsafe fn pack<E: Engine, F: Function>(&self, sums: *mut f32, panel: usize, lines: *mut Line) {
+        let lanes = <E::S as Simd>::LANES;
+        let chunks = self.call.layer.weights.geometry.chunks;
+        // SAFETY: the bias is padded to whole panels, and the next layer has a line for each row in each
+        // of its chunks. What is there too much, rows or columns, meets weights of zero or is not read.
+        unsafe {
+            // Pairs of rows of panels, which are pairs of vectors: groups of four.
+            for at in (0..E::COLS).step_by(2 * lanes) {
+                let bias = self.layer.weights.bias.as_ptr().add(panel * E::COLS + at);
+                let bias = [E::S::load(bias), E::S::load(bias.add(lanes))];
+                for row in (0..E::ROWS).step_by(2) {
+                    let low = sums.add(row * E::COLS + at);
+                    let high = low.add(E::COLS);
+                    let values = [
+                        E::S::add(E::S::load(low), bias[0]),
+                        E::S::add(E::S::load(low.add(lanes)), bias[1]),
+                        E::S::add(E::S::load(high), bias[0]),
+                        E::S::add(E::S::load(high.add(lanes)), bias[1]),
+                    ];
+                    let values = F::of::<Group<E::S>>(values, E::ROUGH);
+                    E::S::store(low, values[0]);
+                    E::S::store(low.add(lanes), values[1]);
+                    E::S::store(high, values[2]);
+                    E::S::store(high.add(lanes), values[3]);
+                }
+            }
+            for at in (0..E::COLS).step_by(E::DEPTH) {
+                let chunk = (panel * E::COLS + at) / E::DEPTH;
+                if chunk < chunks {
+                    let chunk = lines.add(chunk * E::PLANES * E::ROWS);
+                    for row in 0..E::ROWS {
+                        E::put_row(sums.add(row * E::COLS + at), chunk, row);
+                    }
+                }
+            }
+        }
+    }
+
     /// Adds the bias, applies the activation and stores a tile of results.
     #[inline(always)]
-    unsafe fn finish<E: Engine, F: Function>(
+    unsafe fn store<E: Engine, F: Function>(
         &self,
         sums: *const f32,
         first: usize,
         rows: usize,
         column: usize,
     ) {
-        let n = self.weights.n;
+        let weights = self.layer.weights;
+        let n = weights.n;
         let lanes = <E::S as Simd>::LANES;
-        let (combine, out) = (self.combine, self.out);
         // SAFETY: see `Right`; the bias is padded to whole panels, which are pairs of vectors.
         unsafe {
             for at in (0..E::COLS.min(n - column)).step_by(2 * lanes) {
-                let bias = self.weights.bias.as_ptr().add(column + at);
+                let bias = weights.bias.as_ptr().add(column + at);
                 let bias = [E::S::load(bias), E::S::load(bias.add(lanes))];
                 let count = (n - column - at).min(2 * lanes);
                 for row in 0..rows {
-                    let index = (first + row) * n + column + at;
                     let sums = sums.add(row * E::COLS + at);
-                    let first = F::of::<E::S>(E::S::add(E::S::load(sums), bias[0]), E::ROUGH);
-                    let second =
-                        F::of::<E::S>(E::S::add(E::S::load(sums.add(lanes)), bias[1]), E::ROUGH);
-                    let pair = match combine {
-                        Combine::Keep => [first, second],
-                        Combine::Add(other) => {
-                            let other = load::<E::S>(other, index, count);
-                            [E::S::add(first, other[0]), E::S::add(second, other[1])]
-                        }
-                        Combine::Multiply(other) => {
-                            let other = load::<E::S>(other, index, count);
-                            [E::S::mul(first, other[0]), E::S::mul(second, other[1])]
-                        }
-                    };
-                    out.write_pair::<E::S>(index, pair, count);
+                    let pair = [
+                        F::of::<E::S>(E::S::add(E::S::load(sums), bias[0]), E::ROUGH),
+                        F::of::<E::S>(E::S::add(E::S::load(sums.add(lanes)), bias[1]), E::ROUGH),
+                    ];
+                    self.put::<E>((first + row) * n + column + at, pair, count);
                 }
             }
+        }
+    }
+
+    /// Combines two vectors of results, of which the first `count` values are wanted, and stores them.
+    #[inline(always)]
+    unsafe fn put<E: Engine>(
+        &self,
+        index: usize,
+        [first, second]: [<E::S as Simd>::V; 2],
+        count: usize,
+    ) {
+        // SAFETY: see `Right`.
+        unsafe {
+            let pair = match self.call.combine {
+                Combine::Keep => [first, second],
+                Combine::Add(other) => {
+                    let other = load::<E::S>(other, index, count);
+                    [E::S::add(first, other[0]), E::S::add(second, other[1])]
+                }
+                Combine::Multiply(other) => {
+                    let other = load::<E::S>(other, index, count);
+                    [E::S::mul(first, other[0]), E::S::mul(second, other[1])]
+                }
+            };
+            self.call.out.write_pair::<E::S>(index, pair, count);
         }
     }
 }

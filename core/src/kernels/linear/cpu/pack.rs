@@ -16,6 +16,9 @@ use crate::kernels::cpu::{
 /// finished for a whole block first, so that what it reads again stays near.
 pub(super) const PART: usize = 1536;
 
+/// With fewer panels of rows for each thread, columns have to be shared between threads as well.
+const ROWS_PER_THREAD: usize = 6;
+
 /// A weight matrix `(n, k)` and its bias as the products want them.
 pub(crate) struct Packed {
     pub(super) isa: Isa,
@@ -34,6 +37,9 @@ pub(crate) struct Packed {
 pub(super) struct Geometry {
     pub(super) rows: usize,
     pub(super) cols: usize,
+    pub(super) depth: usize,
+    /// Whether values are rounded to bfloat16 as they are packed.
+    rounds: bool,
     pub(super) chunks: usize,
     pub(super) left_lines: usize,
     right_lines: usize,
@@ -54,6 +60,8 @@ impl Product for Measure {
             block: E::CACHED / part,
             rows: E::ROWS,
             cols: E::COLS,
+            depth: E::DEPTH,
+            rounds: E::ROUGH,
             chunks,
             left_lines: E::left_lines(chunks),
             right_lines: E::right_lines(chunks),
@@ -82,6 +90,7 @@ impl Packed {
         lines.par_chunks_mut(geometry.right_lines.max(1)).enumerate().for_each(|(panel, lines)| {
             run_product(isa, format, Pack { weight, n, k, panel, lines });
         });
+        lines.settle();
         Ok(Self { isa, format, n, k, geometry, lines, bias: padded })
     }
 
@@ -89,6 +98,19 @@ impl Packed {
     pub(crate) fn bytes_of_value(isa: Isa, format: Format) -> usize {
         let geometry = run_product(isa, format, Measure(MAX_DEPTH));
         geometry.right_lines * size_of::<Line>() / (geometry.cols * MAX_DEPTH)
+    }
+
+    /// Whether the results of `first` can be packed at once as rows for `second`, without a difference to
+    /// `bf16` or `f32` values between them.
+    pub(crate) fn follow(first: &Self, second: &Self, bf16: bool) -> bool {
+        let alike = (first.isa, first.format) == (second.isa, second.format);
+        let alike = alike && (!bf16 || first.geometry.rounds);
+        alike && first.n == second.k && first.geometry.cols.is_multiple_of(first.geometry.depth)
+    }
+
+    /// Whether so many rows fill the threads with blocks of rows alone.
+    pub(crate) fn are_many(&self, rows: usize) -> bool {
+        rows.div_ceil(self.geometry.rows) >= ROWS_PER_THREAD * rayon::current_num_threads()
     }
 
     /// Outputs.
@@ -154,7 +176,7 @@ impl Product for Left<'_> {
     #[inline(always)]
     unsafe fn run<E: Engine>(self) {
         let Self { call, tiles, left } = self;
-        let k = call.weights.k;
+        let k = call.entry().k;
         let chunks = k.div_ceil(E::DEPTH);
         // Taken out, and not borrowed: what is compiled as a closure loses the engine's instructions.
         let mut kept = ROW.take();
@@ -188,7 +210,7 @@ impl Call<'_> {
     /// Reads and normalises a row.
     #[inline(always)]
     unsafe fn read<S: Simd>(&self, index: usize, row: *mut f32) {
-        let k = self.weights.k;
+        let k = self.entry().k;
         // SAFETY: `run` compared the sizes.
         unsafe {
             match &self.patches {

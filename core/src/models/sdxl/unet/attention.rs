@@ -13,7 +13,7 @@ use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
 use crate::kernels::attention;
-use crate::nn::{Linear, Mlp, Norm, NormKind, NormOptions, SelfAttention};
+use crate::nn::{Linear, Mlp, Norm, NormKind, NormOptions, SelfAttention, part};
 use crate::weights::Scope;
 
 /// Of the norm before a transformer, whatever the configuration says of others.
@@ -174,7 +174,7 @@ impl CrossAttention {
             let kv = kv.reshape((samples.len(), (), 2, self.heads, c / self.heads))?;
             let kv = kv.permute((2, 0, 3, 1, 4))?;
             let q = q.narrow(0, samples.start, samples.len())?;
-            attention::forward(&q, &kv.get(0)?, &kv.get(1)?, &self.options, None)
+            attention::forward(&q, &part(&kv, 0)?, &part(&kv, 1)?, &self.options, None)
         });
         let mut parts = parts.collect::<Result<Vec<_>>>()?;
         let y = match parts.len() {
