@@ -66,7 +66,7 @@ mod tests {
             |device| in_groups(device, (200, 200), &items, |group| Ok::<_, ()>(group.to_vec()));
         assert_eq!(run(Device::Cpu).unwrap().concat(), items);
         assert!(run(Device::Cpu).unwrap().len() > 1);
-        assert_eq!(run(Device::Cuda(0)).unwrap(), [items.clone()]);
+        assert_eq!(run(Device::Cuda(0)).unwrap().concat(), items);
         let fail = |group: &[usize]| if group.contains(&50) { Err(50) } else { Ok(()) };
         assert_eq!(in_groups(Device::Cpu, (200, 200), &items, fail), Err(50));
         assert_eq!(in_groups(Device::Cpu, (200, 200), &items[..50], fail).map(drop), Ok(()));

@@ -16,7 +16,7 @@ pub(crate) struct Group<S>(std::marker::PhantomData<S>);
 /// set.
 macro_rules! each {
     ($S:ident, |$i:ident| $value:expr) => {{
-        // SAFETY of what the expression calls: the trait's contract, for each vector.
+        // SAFETY: the trait's contract, for each vector, of what the expression calls.
         unsafe {
             let mut vectors = [$S::splat(0.0); N];
             let mut $i = 0;
