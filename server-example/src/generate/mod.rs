@@ -26,7 +26,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use tagbrush::{DecodeOptions, ImageFormat, Limits, parse_aspect_ratio};
+use tagbrush::{DecodeOptions, Error, ImageFormat, Limits, parse_aspect_ratio};
 use utoipa::ToSchema;
 
 use crate::engine::HealthCell;
@@ -291,6 +291,10 @@ impl Spec for Params {
 
     fn format(&self) -> ApiResult<ImageFormat> {
         Ok(self.format())
+    }
+
+    fn error(error: &Error) -> ApiError {
+        plan::refused(error)
     }
 
     fn kept(&self) -> Vec<&str> {

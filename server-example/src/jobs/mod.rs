@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tagbrush::ImageFormat;
+use tagbrush::{Error, ImageFormat};
 
 use crate::App;
 use crate::config::Config;
@@ -43,6 +43,10 @@ pub(crate) trait Spec: Serialize + DeserializeOwned + Send + 'static {
     fn outputs(&self, pictures: usize) -> usize;
     /// The format of its pictures.
     fn format(&self) -> ApiResult<ImageFormat>;
+    /// What an error of the library about it says to its client.
+    fn error(error: &Error) -> ApiError {
+        ApiError::generation(error)
+    }
     /// Where the pictures that it was given are kept, in the order in which it takes them.
     fn kept(&self) -> Vec<&str>;
     /// Notes where they are kept.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
-use tagbrush::{ErrorKind, ImageFormat, Result};
+use tagbrush::{Error, ErrorKind, ImageFormat, Result};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -37,6 +37,7 @@ struct Job {
     id: String,
     outputs: usize,
     format: ImageFormat,
+    error: fn(&Error) -> ApiError,
 }
 
 /// A job that was accepted. If somebody must wait for it, it is cancelled when this is dropped.
@@ -238,7 +239,12 @@ fn follow<S: Spec>(
         ended: watch::Sender::default(),
     });
     app.jobs.add_live(id, Arc::clone(&live));
-    let job = Job { id: id.to_owned(), outputs: spec.outputs(pictures), format: spec.format()? };
+    let job = Job {
+        id: id.to_owned(),
+        outputs: spec.outputs(pictures),
+        format: spec.format()?,
+        error: S::error,
+    };
     let (own, live_of) = (app.clone(), Arc::clone(&live));
     app.jobs.spawn(async move {
         let how = made(&own, &job, &mut handle, &live_of).await;
@@ -316,7 +322,7 @@ async fn written(
         Err(error) if error.kind() == ErrorKind::Cancelled && app.jobs.is_stopping() => {
             return Err(None);
         }
-        Err(error) => return Err(Some(ApiError::generation(&error))),
+        Err(error) => return Err(Some((job.error)(&error))),
     };
     let (app_of, id, format) = (app.clone(), job.id.clone(), job.format);
     let work = move || {
