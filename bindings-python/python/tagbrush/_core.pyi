@@ -27,6 +27,7 @@ __all__ = [
     "Tagger",
     "Tags",
     "__version__",
+    "aspect_ratios",
     "cache_dir",
     "cpu_kernels",
     "error_classes",
