@@ -75,4 +75,3 @@ for output in generator.generate_iter(both, size="64x64", progress=True):
 generator.generate("a cat", sampler="eular")  # pyright: ignore[reportArgumentType]
 generator.generate("a cat", cfg=3)  # pyright: ignore[reportCallIssue]
 generator.generate()  # pyright: ignore[reportCallIssue]
-GeneratePipeline.load()  # pyright: ignore[reportCallIssue]
