@@ -321,7 +321,7 @@ test("loading", async () => {
   for (const options of [{ dtype: "f16" }, { maxMemory: 1 }]) {
     assert.equal((await failure(GeneratePipeline.load(MODEL, options))).code, "unsupported");
   }
-  assert.equal((await failure(GeneratePipeline.load())).context.field, "model");
+  assert.equal((await GeneratePipeline.load()).name, "demo");
   assert.equal((await failure(GeneratePipeline.load(MODEL, { signal: AbortSignal.abort() }))).name, "AbortError");
   assert.throws(() => new GeneratePipeline(), /GeneratePipeline.load/);
   assert.deepEqual([pipeline.name, pipeline.device, pipeline.dtype], [MODEL, "cpu", "f32"]);
