@@ -72,7 +72,12 @@ export const open = async (browser, url, { width, height, scheme }) => {
   const page = await context.newPage();
   const seen = { requests: [], troubles: [] };
   page.on("request", (request) => seen.requests.push(request.url()));
-  page.on("requestfailed", (request) => seen.troubles.push(`${request.url()}: ${request.failure()?.errorText}`));
+  page.on("requestfailed", (request) => {
+    const why = request.failure()?.errorText;
+    // Chromium at times says so of a stream of events that the page read to its end.
+    const isStream = request.response()?.headers()["content-type"]?.startsWith("text/event-stream");
+    if (!(isStream && why === "net::ERR_ABORTED")) seen.troubles.push(`${request.url()}: ${why}`);
+  });
   page.on("pageerror", (error) => seen.troubles.push(String(error)));
   page.on("console", (message) => {
     // The browser itself notes every answer that is an error; those of the interface are shown on the page.
