@@ -1,4 +1,4 @@
-//! How many items go into one forward pass.
+//! How many items go into one forward pass, and which passes run side by side.
 
 use rayon::prelude::*;
 

@@ -28,8 +28,6 @@ use super::progress::{Meter, Unit};
 Examples:
   tagbrush generate --prompt 'a red circle on a white background' --output out
                                                             with the demo model
-  tagbrush generate --prompt 'a red circle on a white background' --output out
-                                                            with the demo model
   tagbrush generate --model juggernautXL.safetensors --prompt 'a lighthouse at dusk' -n 4 --output out
   tagbrush generate --model stable-diffusion-xl-base-1.0/ --prompt 'a cat' --prompt 'a dog' --output out
                                                             one output of each prompt

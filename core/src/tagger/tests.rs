@@ -120,9 +120,7 @@ fn scores_and_embeddings_are_those_of_the_network() {
             rows(&golden["logits"]).iter().map(|row| row.iter().map(sigmoid).collect()).collect();
         let off = difference(&scores, &expected);
         // A quarter of what logits may differ by: the sigmoid's slope.
-        // Split operands: a quarter of what logits may differ by there, the sigmoid's slope.
-        let limit = if Isa::chosen() == Ok(Isa::Amx) { 5e-5 } else { 2e-6 };
-        assert!(off < limit, "{} is off by {off}", folder.display());
+        assert!(off < allowed(2.5e-6), "{} is off by {off}", folder.display());
         let embeddings = tagger.embed(&images, &Control::new());
         let embeddings: Vec<_> = embeddings.into_iter().map(Result::unwrap).collect();
         assert!(difference(&embeddings, &rows(&golden["features"])) < allowed(1e-5));

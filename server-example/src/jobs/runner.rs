@@ -238,13 +238,13 @@ fn follow<S: Spec>(
         done: watch::Sender::default(),
         ended: watch::Sender::default(),
     });
-    app.jobs.add_live(id, Arc::clone(&live));
     let job = Job {
         id: id.to_owned(),
         outputs: spec.outputs(pictures),
         format: spec.format()?,
         error: S::error,
     };
+    app.jobs.add_live(id, Arc::clone(&live));
     let (own, live_of) = (app.clone(), Arc::clone(&live));
     app.jobs.spawn(async move {
         let how = made(&own, &job, &mut handle, &live_of).await;

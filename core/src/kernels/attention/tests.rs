@@ -75,6 +75,24 @@ fn large_scores_in_any_order_do_not_overflow() {
 }
 
 #[test]
+fn large_factors_multiply_no_error_of_split_numbers() {
+    on_every_isa(|isa| {
+        for (n, d) in [(49, 32), (144, 24)] {
+            // As Swin has them: of length one, and up to 100 times their product.
+            let unit = |seed| {
+                let x = values(&[1, 2, n, d], seed);
+                let length = x.sqr().unwrap().sum_keepdim(3).unwrap().sqrt().unwrap();
+                x.broadcast_div(&length).unwrap()
+            };
+            let v = values(&[1, 2, n, d], 3);
+            let (found, expected) = both([&unit(1), &unit(2), &v], &options(100.0), None);
+            // Two parts would be off by ten times that.
+            assert_close(&found, &expected, 4e-5, &format!("{isa:?} {n} {d}"));
+        }
+    });
+}
+
+#[test]
 fn biases_scales_norms_and_rotations() {
     on_every_isa(|isa| {
         let (b, h, n, d) = (2, 3, 21, 12);
