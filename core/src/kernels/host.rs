@@ -8,9 +8,31 @@ use half::slice::HalfFloatSliceExt;
 
 use super::cpu::{Format, Isa, Sink, Values, enlarge};
 
+/// How tensors in the CPU's memory are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "for tests of what other devices do"))]
+pub(super) enum Way {
+    /// By the implementations for the CPU.
+    Own,
+    /// By plain tensor operations: what a device without kernels does.
+    Plain,
+    /// By the kernels for CUDA, emulated.
+    Emulated,
+}
+
+/// The way in use.
+pub(super) fn way() -> Way {
+    #[cfg(test)]
+    return super::testing::way();
+    #[cfg(not(test))]
+    Way::Own
+}
+
 /// Whether the CPU implementations take a tensor: on the CPU, in a type that they compute with.
 pub(super) fn takes(x: &Tensor) -> bool {
-    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::BF16)
+    way() == Way::Own
+        && matches!(x.device(), Device::Cpu)
+        && matches!(x.dtype(), DType::F32 | DType::BF16)
 }
 
 /// The instructions to use.
@@ -42,6 +64,11 @@ impl<'a> Held<'a> {
 
     pub(super) fn layout(&self) -> &Layout {
         self.layout
+    }
+
+    /// The memory that the tensor is a view of.
+    pub(super) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// All values of the storage that the tensor is a view of.

@@ -2,8 +2,8 @@
 //!
 //! `mod.rs` of each folder is the contract (shapes, types, layout) and the choice of the
 //! implementation; `reference.rs` defines the result with plain tensor operations; `cpu.rs` is the
-//! implementation for the CPU, written once over the instruction sets and engines of `cpu/`;
-//! `tests.rs` runs every implementation against the reference. The floors above never ask what
+//! implementation for the CPU, written once over the instruction sets and engines of `cpu/`; `cuda.rs`
+//! launches the kernels of `cuda.cu`, which share `cuda/`; `tests.rs` runs every implementation against the reference. The floors above never ask what
 //! device they run on.
 //!
 //! Unsafe code is allowed here and nowhere above: for the instructions of a processor that was
@@ -14,11 +14,20 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 pub(crate) mod depthwise_conv;
 pub(crate) mod group_norm;
 mod host;
 pub(crate) mod linear;
+pub(crate) mod modulation;
 pub(crate) mod norm;
 
 #[cfg(test)]
 mod testing;
+
+/// Whether an item gives, to the last bit, alone what it gives with others: products of a device's library
+/// depend on how many rows there are.
+#[cfg(test)]
+pub(crate) fn are_exact() -> bool {
+    host::way() == host::Way::Own
+}

@@ -2,13 +2,16 @@
 //! every set of instructions in turn.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::cpu::Isa;
+use super::host::Way;
 
 thread_local! {
     static ISA: Cell<Option<Isa>> = const { Cell::new(None) };
+    static WAY: Cell<Option<Way>> = const { Cell::new(None) };
 }
 
 /// The instructions that the test of this thread is about.
@@ -16,13 +19,39 @@ pub(super) fn isa() -> Option<Isa> {
     ISA.get()
 }
 
-/// Runs `test` with every set of instructions that this machine has.
-pub(super) fn on_every_isa(test: impl Fn(Isa)) {
+/// The variable that says how the tests of networks and pipelines compute: `plain` or `emulated`.
+const VARIABLE: &str = "TAGBRUSH_KERNELS";
+
+/// The way that the test of this thread is about, else that of the variable.
+pub(super) fn way() -> Way {
+    static WAYS: OnceLock<Way> = OnceLock::new();
+    WAY.get().unwrap_or_else(|| {
+        *WAYS.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
+            Err(_) | Ok("") => Way::Own,
+            Ok("plain") => Way::Plain,
+            Ok("emulated") => Way::Emulated,
+            Ok(other) => panic!("{VARIABLE} is `{other}`; known: plain, emulated"),
+        })
+    })
+}
+
+/// Runs `test` with every set of instructions that this machine has, and with the kernels for CUDA,
+/// emulated.
+pub(super) fn everywhere(test: impl Fn(Isa)) {
+    WAY.set(Some(Way::Own));
     for isa in Isa::ALL.into_iter().filter(|isa| *isa <= Isa::best()) {
         ISA.set(Some(isa));
         test(isa);
     }
     ISA.set(None);
+    WAY.set(Some(Way::Emulated));
+    test(Isa::Portable);
+    WAY.set(None);
+}
+
+/// Whether this thread computes with the emulated kernels.
+pub(super) fn is_emulated() -> bool {
+    way() == Way::Emulated
 }
 
 /// What products of `f32` may differ by: `tolerance`, more where operands are split.

@@ -20,6 +20,9 @@ fn a_model_in_little_memory_gives_the_same() {
 
 #[test]
 fn what_there_is_no_room_for_fails_alone() {
+    if !crate::kernels::are_exact() {
+        return;
+    }
     let folder = Folder::of("zero");
     let options = options().n(2);
     let expected = folder.pipeline().edit_batch(&requests(), &options, &Control::new()).unwrap();

@@ -215,7 +215,8 @@ fn a_batch_gives_what_its_edits_give_alone_in_order() {
         largest = off.fold(largest, f32::max);
     }
     println!("batch against singles: {largest:.1e}");
-    assert!(largest <= 1e-5, "{largest}");
+    let allowed = if crate::kernels::are_exact() { 1e-5 } else { 1e-4 };
+    assert!(largest <= allowed, "{largest}");
     // A request may have a seed of its own.
     let mut seeded = requests();
     seeded[1].seed = Some(12);

@@ -4,6 +4,7 @@
 //! is stated at each of them in `cpu/math.rs`. Most calls are part of a linear layer.
 
 pub(super) mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,9 @@ impl Activation {
     pub(crate) fn forward(self, x: &Tensor) -> Result<Tensor> {
         if self == Self::Identity {
             return Ok(x.clone());
+        }
+        if super::cuda::takes(x) {
+            return cuda::forward(self, x);
         }
         if !(host::takes(x) && x.dtype() == DType::F32) {
             return reference::forward(self, x);

@@ -1,7 +1,7 @@
 use candle_core::{Device, Tensor};
 
 use super::super::cpu::{Kernel, Simd, math, run};
-use super::super::testing::{assert_close, on_every_isa};
+use super::super::testing::{assert_close, everywhere};
 use super::{Activation, reference};
 
 const ALL: [Activation; 6] = [
@@ -22,7 +22,7 @@ fn grid(from: f64, to: f64, count: usize) -> Tensor {
 #[test]
 fn agrees_with_the_reference() {
     let x = grid(-12.0, 12.0, 100_003);
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for activation in ALL {
             let found = activation.forward(&x).unwrap();
             let expected = reference::forward(activation, &x).unwrap();
@@ -36,7 +36,7 @@ fn takes_empty_extreme_and_strided_input() {
     let empty = Tensor::zeros((0, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let extreme = Tensor::new(&[-1e30f32, -200.0, -0.0, 0.0, 200.0, 1e12], &Device::Cpu).unwrap();
     let strided = grid(-3.0, 3.0, 60).reshape((6, 10)).unwrap().t().unwrap();
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for activation in ALL {
             assert_eq!(activation.forward(&empty).unwrap().dims(), &[0, 3]);
             let values = activation.forward(&extreme).unwrap().to_vec1::<f32>().unwrap();
@@ -55,7 +55,7 @@ fn takes_empty_extreme_and_strided_input() {
 fn never_multiplies_numbers_below_the_normal_ones() {
     // Processors take a hundred times longer for them; the last ones are where sigmoids end.
     let x = grid(-300.0, 300.0, 60_001);
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for activation in [Activation::GeluTanh, Activation::QuickGelu, Activation::Silu] {
             let values = activation.forward(&x).unwrap().to_vec1::<f32>().unwrap();
             let subnormal = values.iter().find(|v| v.is_subnormal());
@@ -111,7 +111,7 @@ fn assert_error(
 ) {
     let x: Vec<f32> = (from..to).map(|i| i as f32 / 1000.0).collect();
     assert!(x.len().is_multiple_of(16));
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         let mut y = x.clone();
         run(isa, Each(of, &mut y));
         for (x, y) in x.iter().zip(&y) {
@@ -130,7 +130,7 @@ fn powers_have_the_stated_errors() {
     assert_error(Of::Exp, (-86_992, 88_000), 3e-7, 0.0, f64::exp);
     assert_error(Of::Exp2, (-126_000, 126_000), 3e-7, 0.0, f64::exp2);
     assert_error(Of::RoughExp2, (-126_000, 126_000), 8e-5, 0.0, f64::exp2);
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for of in [Of::Exp, Of::Exp2, Of::RoughExp2] {
             let mut low = vec![f32::NEG_INFINITY; 16];
             run(isa, Each(of, &mut low));

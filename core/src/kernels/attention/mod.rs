@@ -17,6 +17,7 @@
 //! sees its own and those before it; in windows, in the order of the window.
 
 mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -88,11 +89,14 @@ pub(crate) fn forward(
         [one] => vec![one; heads],
         _ => options.scale.clone(),
     };
+    if q.elem_count() == 0 || k.dim(2)? == 0 {
+        return Tensor::zeros((b, n, heads * d), q.dtype(), q.device());
+    }
+    if super::cuda::takes(q) {
+        return cuda::forward([q, k, v], options, &scale, rotation);
+    }
     if !host::takes(q) {
         return reference::forward(q, k, v, options, &scale, rotation);
-    }
-    if k.dim(2)? == 0 {
-        return Tensor::zeros((b, n, heads * d), q.dtype(), q.device());
     }
     let rows_contiguous = |t: &Tensor| match t.stride().last() {
         Some(1) => Ok(t.clone()),

@@ -1,9 +1,13 @@
-//! The definition of attention in plain tensor operations.
+//! The definition of attention in plain tensor operations, in `f32`: scores of the 8 bits of bfloat16
+//! would be off by percents once they are powers.
 
 use candle_core::{D, DType, Result, Tensor};
 
 use super::super::norm;
 use super::{MASKED, Options, Rotation};
+
+/// Bytes of scores at most; more queries are taken in runs.
+const MOST: usize = 256 << 20;
 
 pub(super) fn forward(
     q: &Tensor,
@@ -13,20 +17,41 @@ pub(super) fn forward(
     scale: &[f32],
     rotation: Option<&Rotation>,
 ) -> Result<Tensor> {
-    let (b, h, n, d) = q.dims4()?;
-    let (mut q, mut k, mut v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (mut q, mut k) = (q.contiguous()?, k.contiguous()?);
     if let Some((q_norm, k_norm)) = &options.norms {
         (q, k) = (norm::plain(&q, q_norm)?, norm::plain(&k, k_norm)?);
     }
     if let Some(rotation) = rotation {
         (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);
     }
-    let scale = Tensor::from_slice(scale, (1, h, 1, 1), q.device())?.to_dtype(q.dtype())?;
+    attend(&q, &k, v, options, scale)
+}
+
+/// Attention of what is normalised and rotated already.
+pub(super) fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    options: &Options,
+    scale: &[f32],
+) -> Result<Tensor> {
+    let ((b, h, n, d), dtype) = (q.dims4()?, q.dtype());
+    let exact = |x: &Tensor| x.to_dtype(DType::F32)?.contiguous();
+    let (mut q, mut k, mut v) = (exact(q)?, exact(k)?, exact(v)?);
+    let scale = Tensor::from_slice(scale, (1, h, 1, 1), q.device())?;
     q = q.broadcast_mul(&scale)?;
     (k, v) = (repeat(&k, h)?, repeat(&v, h)?);
     let Some(windows) = &options.windows else {
-        let scores = scores(&q, &k, options)?;
-        return weigh(&scores, &v)?.transpose(1, 2)?.reshape((b, n, h * d));
+        let row = b * h * k.dim(2)? * q.dtype().size_in_bytes();
+        let most = (MOST / row.max(1)).clamp(1, n.max(1));
+        let mut runs = Vec::new();
+        for first in (0..n.max(1)).step_by(most) {
+            let rows = most.min(n - first);
+            let q = q.narrow(2, first, rows)?;
+            let scores = scores(&q.contiguous()?, &k, options, first, n)?;
+            runs.push(weigh(&scores, &v)?.transpose(1, 2)?.reshape((b, rows, h * d))?);
+        }
+        return Tensor::cat(&runs, 1)?.to_dtype(dtype);
     };
     // Windows beside each other: (b, h, w, l, d) with the heads outside, then back by the inverse.
     let (w, l) = windows.tokens.dims2()?;
@@ -36,7 +61,7 @@ pub(super) fn forward(
         x.transpose(1, 2)?.contiguous()?.reshape((b * w, h, l, d))
     };
     (q, k, v) = (gather(&q)?, gather(&k)?, gather(&v)?);
-    let mut scores = scores(&q, &k, options)?;
+    let mut scores = scores(&q, &k, options, 0, l)?;
     if let Some(regions) = &windows.regions {
         let same =
             regions.unsqueeze(2)?.broadcast_eq(&regions.unsqueeze(1)?)?.to_dtype(scores.dtype())?;
@@ -47,7 +72,7 @@ pub(super) fn forward(
     let y = weigh(&scores, &v)?.reshape((b, w, h, l, d))?.permute([0, 1, 3, 2, 4])?;
     let y = y.contiguous()?.reshape((b, n, h * d))?;
     let (_, inverse) = order.to_dtype(DType::F32)?.sort_last_dim(true)?;
-    y.index_select(&inverse, 1)
+    y.index_select(&inverse, 1)?.to_dtype(dtype)
 }
 
 /// Every head of `(b, g, m, d)` as often as it takes to make `heads`.
@@ -59,16 +84,20 @@ fn repeat(x: &Tensor, heads: usize) -> Result<Tensor> {
     x.unsqueeze(2)?.expand((b, g, heads / g, m, d))?.reshape((b, heads, m, d))
 }
 
-fn scores(q: &Tensor, k: &Tensor, options: &Options) -> Result<Tensor> {
+/// Scores of the queries from `first` on, of `n`.
+fn scores(q: &Tensor, k: &Tensor, options: &Options, first: usize, n: usize) -> Result<Tensor> {
+    let rows = q.dim(2)?;
     let mut scores = q.matmul(&k.transpose(2, 3)?.contiguous()?)?;
     if let Some(bias) = &options.bias {
+        let bias = bias.narrow(1, first, rows)?;
         scores = scores.broadcast_add(&bias.to_dtype(scores.dtype())?.unsqueeze(0)?)?;
     }
     if options.causal {
-        let (n, m) = (q.dim(2)?, k.dim(2)?);
+        let m = k.dim(2)?;
         let hidden = |i, j| if j > i + m - n { f32::NEG_INFINITY } else { 0.0 };
-        let mask: Vec<f32> = (0..n).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
-        let mask = Tensor::from_vec(mask, (1, 1, n, m), q.device())?.to_dtype(scores.dtype())?;
+        let mask: Vec<f32> =
+            (first..first + rows).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
+        let mask = Tensor::from_vec(mask, (1, 1, rows, m), q.device())?.to_dtype(scores.dtype())?;
         scores = scores.broadcast_add(&mask)?;
     }
     Ok(scores)

@@ -5,6 +5,7 @@
 //! neighbouring values, and it is the layout that the linear layers around it want.
 
 mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,9 @@ pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tens
             weight.dims(),
             bias.dims()
         );
+    }
+    if super::cuda::takes(x) {
+        return cuda::forward(x, weight, bias);
     }
     if !host::takes(x) {
         return reference::forward(x, weight, bias);

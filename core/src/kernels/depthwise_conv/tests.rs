@@ -1,11 +1,11 @@
 use candle_core::DType;
 
-use super::super::testing::{assert_close, on_every_isa, rounded, values};
+use super::super::testing::{assert_close, everywhere, rounded, values};
 use super::{forward, reference};
 
 #[test]
 fn agrees_with_the_reference_over_odd_shapes() {
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for (b, h, w, c, side) in [
             (1, 1, 1, 1, 7),
             (2, 5, 9, 3, 7),

@@ -7,6 +7,7 @@
 //! `(b, c)` may be added at all positions of an entry; an activation may follow.
 
 mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,9 @@ pub(crate) fn forward(
         && shift.dims() != [x.dims()[0], channels]
     {
         candle_core::bail!("a norm of {:?} shifted by {:?}", x.dims(), shift.dims());
+    }
+    if cuda::takes(x, weights) {
+        return cuda::forward(x, shift, weights, activation);
     }
     if !host::takes(x) {
         return activation.forward(&reference::forward(x, shift, weights)?);

@@ -1,7 +1,7 @@
 use candle_core::DType;
 
 use super::super::activation::Activation;
-use super::super::testing::{assert_close, on_every_isa, rounded, values};
+use super::super::testing::{assert_close, everywhere, rounded, values};
 use super::{Weights, forward, reference};
 
 const PLAIN: Activation = Activation::Identity;
@@ -12,7 +12,7 @@ fn weights(channels: usize, groups: usize) -> Weights {
 
 #[test]
 fn agrees_with_the_reference_over_odd_shapes() {
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for (shape, groups) in [
             (&[1, 1, 2][..], 1),
             (&[2, 3, 5, 12], 4),

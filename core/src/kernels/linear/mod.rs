@@ -13,6 +13,7 @@
 //! from can go. Bytes are taken as the numbers 0 to 255.
 
 mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -42,10 +43,13 @@ impl Weights {
         }
         // All rows of a view of one of them are alike: it is not worth its packing.
         let is_one = n > 1 && weight.stride()[0] == 0;
+        let bias = bias.to_dtype(DType::F32)?.contiguous()?;
         if !host::takes(weight) || is_one {
-            return Ok(Self(Kind::Tensors { weight: weight.clone(), bias: bias.clone() }));
+            // Products elsewhere want rows that lie together.
+            let weight = if host::takes(weight) { weight.clone() } else { weight.contiguous()? };
+            return Ok(Self(Kind::Tensors { weight, bias }));
         }
-        let (weight, bias) = (weight.contiguous()?, bias.to_dtype(DType::F32)?.contiguous()?);
+        let weight = weight.contiguous()?;
         let (held, bias) = (Held::new(&weight), Held::new(&bias));
         let format = host::format(weight.dtype());
         let packed = cpu::Packed::new(host::isa()?, format, held.values()?, k, bias.floats()?)?;
@@ -89,6 +93,9 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
     match &weights.0 {
         Kind::Packed(packed) => {
             run(x, None, cpu::Layer { weights: packed, activation: options.activation }, options)
+        }
+        Kind::Tensors { weight, bias } if super::cuda::takes(weight) => {
+            cuda::forward(x, weight, bias, options)
         }
         Kind::Tensors { weight, bias } => reference::forward(x, weight, bias, options),
     }

@@ -26,7 +26,10 @@ pub(super) fn forward(
         let groups = k / norm.width();
         x = norm::plain(&x.reshape((rows, groups, norm.width()))?, norm)?;
     }
-    let y = x.reshape((rows, k))?.matmul(&weight.t()?)?.broadcast_add(bias)?;
+    let y = x
+        .reshape((rows, k))?
+        .matmul(&weight.t()?)?
+        .broadcast_add(&bias.to_dtype(weight.dtype())?)?;
     let y = options.activation.forward(&y.reshape(dims)?)?;
     let y = match options.combine {
         Combine::Keep => y,

@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::super::activation::Activation;
 use super::super::norm::{self, Kind};
-use super::super::testing::{allowed, assert_close, on_every_isa, rounded, values};
+use super::super::testing::{allowed, assert_close, everywhere, is_emulated, rounded, values};
 use super::{Combine, Options, Weights, Window, forward, forward_two, reference};
 
 const PLAIN: Options<'static> = Options {
@@ -36,7 +36,7 @@ fn agrees_with_the_reference_over_odd_shapes() {
         (&[70, 3300], 35),
         (&[300, 800], 300),
     ];
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for (shape, n) in shapes {
             let k = *shape.last().unwrap();
             for activation in [Activation::Identity, Activation::GeluTanh, Activation::Relu] {
@@ -56,7 +56,7 @@ fn normalises_adds_and_multiplies() {
     let norm_of = |kind, width: usize| {
         norm::Weights::new(kind, &values(&[width], 7), &values(&[width], 8), 1e-6).unwrap()
     };
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for (rows, k, n) in [(1, 16, 8), (37, 48, 33), (300, 21, 70)] {
             let x = (values(&[2, rows, k], 1) * 3.0).unwrap();
             let other = values(&[2, rows, n], 4);
@@ -76,7 +76,7 @@ fn normalises_adds_and_multiplies() {
 #[test]
 fn cuts_patches_out_of_pictures_of_floats_and_bytes() {
     let norm = norm::Weights::new(Kind::Layer, &values(&[5], 7), &values(&[5], 8), 1e-6).unwrap();
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for (size, picture) in
             [((2, 2), (4, 6)), ((2, 3), (7, 7)), ((1, 1), (3, 2)), ((4, 4), (9, 17))]
         {
@@ -110,7 +110,7 @@ fn moves_windows_over_pictures_with_zeros_around_them() {
     };
     let halving = Window { size: (3, 3), stride: (2, 2), rows: (0, 1), columns: (0, 1) };
     let odd = Window { size: (2, 5), stride: (3, 1), rows: (4, 2), columns: (1, 7) };
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for window in [around(3), around(1), around(5), halving, odd] {
             for (picture, channels) in [((1, 1), 3), ((6, 4), 5), ((7, 9), 20), ((33, 2), 4)] {
                 let x = values(&[2, picture.0, picture.1, channels], 1);
@@ -129,7 +129,7 @@ fn moves_windows_over_pictures_with_zeros_around_them() {
 
 #[test]
 fn bfloat16_is_exact_but_for_rounding() {
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for (rows, k, n) in [(1, 1, 1), (5, 33, 70), (130, 100, 40), (784, 64, 96)] {
             let x = values(&[rows, k], 1).to_dtype(DType::BF16).unwrap();
             let weight = values(&[n, k], 2).to_dtype(DType::BF16).unwrap();
@@ -140,7 +140,9 @@ fn bfloat16_is_exact_but_for_rounding() {
             let found = forward(&x, &weights, &options).unwrap();
             let (x32, weight) = (rounded(&x), rounded(&weight));
             let expected = reference::forward(&x32, &weight, &bias, &options).unwrap();
-            assert_close(&found, &expected, 4e-5, &format!("{isa:?} {rows} {k} {n}"));
+            // A device's library rounds the product to bfloat16 before anything is done to it.
+            let tolerance = if is_emulated() { 0.06 } else { 4e-5 };
+            assert_close(&found, &expected, tolerance, &format!("{isa:?} {rows} {k} {n}"));
             // To bfloat16: half a unit of the last of its 8 bits.
             let other = other.to_dtype(DType::BF16).unwrap();
             let options = Options { combine: Combine::Add(&other), dtype: DType::BF16, ..PLAIN };
@@ -153,7 +155,7 @@ fn bfloat16_is_exact_but_for_rounding() {
 
 #[test]
 fn takes_strided_and_offset_input_and_refuses_what_does_not_fit() {
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         let x = values(&[4, 9, 6], 4).transpose(0, 1).unwrap().narrow(0, 2, 5).unwrap();
         let other = values(&[3, 5, 4], 5).permute((1, 2, 0)).unwrap();
         let (found, expected) = both(&x, 3, 6, &Options { combine: Combine::Add(&other), ..PLAIN });
@@ -176,7 +178,7 @@ fn takes_strided_and_offset_input_and_refuses_what_does_not_fit() {
 fn an_entry_does_not_depend_on_its_neighbours() {
     let weights = Weights::new(&values(&[65, 48], 2), &values(&[65], 3)).unwrap();
     let options = Options { activation: Activation::GeluErf, ..PLAIN };
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for rows in [1, 5, 130, 784] {
             let x = values(&[7, rows, 48], 4);
             let all = forward(&x, &weights, &options).unwrap();
@@ -199,7 +201,7 @@ fn weights_without_outputs_give_nothing() {
 
 #[test]
 fn two_layers_are_one_and_then_the_other_to_the_last_bit() {
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for dtype in [DType::F32, DType::BF16] {
             // Few rows, many rows; hidden widths that fill chunks and that do not.
             for (rows, k, hidden, n) in [

@@ -5,6 +5,7 @@
 //! activation may follow.
 
 mod cpu;
+pub(super) mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -39,17 +40,20 @@ impl Weights {
         if weight.dims1()? != bias.dims1()? {
             candle_core::bail!("a norm with weight {:?}, bias {:?}", weight.dims(), bias.dims());
         }
-        // The CPU computes in f32 whatever the type of the input is.
-        let ready = |tensor: &Tensor| match host::takes(tensor) {
-            true => tensor.to_dtype(DType::F32)?.contiguous(),
-            false => Ok(tensor.clone()),
-        };
+        // All implementations compute in f32 whatever the type of the input is.
+        let ready = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
         Ok(Self { kind, weight: ready(weight)?, bias: ready(bias)?, eps })
     }
 
     /// The length of what is normalised.
     pub(super) fn width(&self) -> usize {
         self.weight.elem_count()
+    }
+
+    /// What the kernels for CUDA take.
+    pub(super) fn parameters(&self) -> cuda::Parameters<'_> {
+        let Self { kind, weight, bias, eps } = self;
+        cuda::Parameters { kind: *kind, weight, bias, one: 0.0, eps: *eps }
     }
 
     /// The values of weight and bias, for the CPU.
@@ -90,6 +94,9 @@ pub(crate) fn forward(
     if x.dims().last() != Some(&weights.width()) {
         candle_core::bail!("norm of {:?} with weights {}", x.dims(), weights.width());
     }
+    if cuda::takes(x, weights.width()) {
+        return cuda::forward(x, weights, activation, residual);
+    }
     if !host::takes(x) {
         let y = activation.forward(&plain(x, weights)?)?;
         return residual.map_or(Ok(y.clone()), |residual| residual + y);
@@ -113,4 +120,10 @@ pub(crate) fn forward(
             Ok(())
         })
     }
+}
+
+/// The norm of every run of as many values as there are weights, over `x` `(.., n width)`.
+pub(super) fn forward_rows(x: &Tensor, weights: &Weights) -> Result<Tensor> {
+    let runs = x.reshape(((), weights.width()))?;
+    forward(&runs, weights, Activation::Identity, None)?.reshape(x.shape())
 }

@@ -1,7 +1,7 @@
 use candle_core::DType;
 
 use super::super::activation::Activation;
-use super::super::testing::{assert_close, on_every_isa, rounded, values};
+use super::super::testing::{assert_close, everywhere, rounded, values};
 use super::{Kind, Weights, forward, plain};
 
 const PLAIN: Activation = Activation::Identity;
@@ -12,7 +12,7 @@ fn weights(kind: Kind, width: usize) -> Weights {
 
 #[test]
 fn agrees_with_the_reference_over_odd_shapes() {
-    on_every_isa(|isa| {
+    everywhere(|isa| {
         for shape in [&[1, 1][..], &[3, 7], &[2, 5, 33], &[1, 4, 768], &[0, 16], &[5, 2, 3, 17]] {
             let x = (values(shape, 1) * 3.0).unwrap();
             for kind in [Kind::Layer, Kind::Rms] {

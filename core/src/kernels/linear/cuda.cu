@@ -1,0 +1,107 @@
+// What goes before and after a product of matrices: the pixels of windows side by side; bias, activation
+// and a second operand.
+#include "../cuda/common.cuh"
+
+struct FinishArgs {
+    const void* product; // (rows, n)
+    const void* bias;    // (n), float
+    const void* other;   // null, or of the type and shape of out
+    void* out;
+    long long count;
+    int n;
+    int activation;
+    int multiplies; // else `other` is added
+};
+
+template <class T, class U> __device__ void finish(const FinishArgs& a) {
+    long long first = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    const T* product = static_cast<const T*>(a.product);
+    const float* bias = static_cast<const float*>(a.bias);
+    const U* other = static_cast<const U*>(a.other);
+    U* out = static_cast<U*>(a.out);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        long long i = first + k;
+        if (i >= a.count) return;
+        float y = activate(a.activation, to_float(product[i]) + bias[i % a.n]);
+        if (other) y = a.multiplies ? y * to_float(other[i]) : y + to_float(other[i]);
+        out[i] = from_float<U>(y);
+    }
+}
+
+// The same where all rows begin and end at whole vectors.
+template <class T> __device__ void finish_vectors(const FinishArgs& a) {
+    using V = Vector<T>;
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i * V::N >= a.count) return;
+    V x = static_cast<const V*>(a.product)[i];
+    const float* bias = static_cast<const float*>(a.bias) + i * V::N % a.n;
+    float y[V::N];
+#pragma unroll
+    for (int k = 0; k < V::N; k++) y[k] = activate(a.activation, to_float(x.values[k]) + bias[k]);
+    if (a.other) {
+        V other = static_cast<const V*>(a.other)[i];
+#pragma unroll
+        for (int k = 0; k < V::N; k++) {
+            float z = to_float(other.values[k]);
+            y[k] = a.multiplies ? y[k] * z : y[k] + z;
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < V::N; k++) x.values[k] = from_float<T>(y[k]);
+    static_cast<V*>(a.out)[i] = x;
+}
+
+KERNEL(finish_f32_f32, FinishArgs, 256) { finish<float, float>(a); }
+KERNEL(finish_f32_bf16, FinishArgs, 256) { finish<float, bf16>(a); }
+KERNEL(finish_bf16_f32, FinishArgs, 256) { finish<bf16, float>(a); }
+KERNEL(finish_bf16_bf16, FinishArgs, 256) { finish<bf16, bf16>(a); }
+KERNEL(finish_vectors_f32, FinishArgs, 256) { finish_vectors<float>(a); }
+KERNEL(finish_vectors_bf16, FinishArgs, 256) { finish_vectors<bf16>(a); }
+
+struct CutArgs {
+    const void* x; // (b, height, width, channels)
+    void* out;     // (rows, size_y size_x channels), rows from `first` on
+    long long first;
+    long long count; // values of out
+    int height, width, channels;
+    int down, across;
+    int size_y, size_x, stride_y, stride_x, top, left;
+};
+
+// `V` is what is copied at once: a vector where channels are whole vectors.
+template <class V, class U, class F> __device__ void cut(const CutArgs& a, int channels, F convert) {
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= a.count) return;
+    int channel = int(i % channels);
+    long long rest = i / channels;
+    int tap = int(rest % (a.size_y * a.size_x));
+    long long row = a.first + rest / (a.size_y * a.size_x);
+    int x = int(row % a.across) * a.stride_x + tap % a.size_x - a.left;
+    long long above = row / a.across;
+    int y = int(above % a.down) * a.stride_y + tap / a.size_x - a.top;
+    long long entry = above / a.down;
+    U value = {};
+    if (x >= 0 && x < a.width && y >= 0 && y < a.height) {
+        value = convert(static_cast<const V*>(a.x)[((entry * a.height + y) * a.width + x) * channels + channel]);
+    }
+    static_cast<U*>(a.out)[i] = value;
+}
+
+struct Sixteen {
+    alignas(16) unsigned char bytes[16];
+};
+
+template <class V, class U> struct Convert {
+    __device__ U operator()(V x) const { return from_float<U>(to_float(x)); }
+};
+struct Same {
+    __device__ Sixteen operator()(Sixteen x) const { return x; }
+};
+
+KERNEL(cut_u8_f32, CutArgs, 256) { cut<unsigned char, float>(a, a.channels, Convert<unsigned char, float>()); }
+KERNEL(cut_u8_bf16, CutArgs, 256) { cut<unsigned char, bf16>(a, a.channels, Convert<unsigned char, bf16>()); }
+KERNEL(cut_f32_f32, CutArgs, 256) { cut<float, float>(a, a.channels, Convert<float, float>()); }
+KERNEL(cut_bf16_bf16, CutArgs, 256) { cut<bf16, bf16>(a, a.channels, Convert<bf16, bf16>()); }
+// Channels are counted in vectors of 16 bytes here.
+KERNEL(cut_vectors, CutArgs, 256) { cut<Sixteen, Sixteen>(a, a.channels, Same()); }

@@ -1,0 +1,185 @@
+//! The linear map on CUDA: the product is the vendor's library's, what goes before and after it is two
+//! kernels. Windows are cut out of the picture in runs of rows, so that their copies stay small.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::super::cuda::{self, Address, Grid};
+use super::super::host::Held;
+use super::super::norm;
+use super::{Combine, Options, Patches, Window, shape};
+
+/// Most bytes of the rows of windows at once.
+const MOST: usize = 256 << 20;
+
+#[repr(C)]
+struct FinishArgs {
+    product: Address,
+    bias: Address,
+    other: Address,
+    out: Address,
+    count: i64,
+    n: i32,
+    activation: i32,
+    multiplies: i32,
+}
+
+#[repr(C)]
+struct CutArgs {
+    x: Address,
+    out: Address,
+    first: i64,
+    count: i64,
+    height: i32,
+    width: i32,
+    channels: i32,
+    down: i32,
+    across: i32,
+    size_y: i32,
+    size_x: i32,
+    stride_y: i32,
+    stride_x: i32,
+    top: i32,
+    left: i32,
+}
+
+pub(super) fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    options: &Options<'_>,
+) -> Result<Tensor> {
+    let (n, k) = weight.dims2()?;
+    let (mut dims, patches, width) = shape(x, options.window)?;
+    if width != k {
+        candle_core::bail!("linear of {:?} with weights {n} x {k}", x.dims());
+    }
+    let rows = dims.iter().product::<usize>();
+    dims.push(n);
+    let mut x = x.clone();
+    if let Some(norm) = options.norm {
+        let shape = x.shape().clone();
+        x = norm::forward_rows(&x.to_dtype(weight.dtype())?, norm)?.reshape(shape)?;
+    }
+    let (other, multiplies) = match options.combine {
+        Combine::Keep => (None, false),
+        Combine::Add(other) => (Some(other), false),
+        Combine::Multiply(other) => (Some(other), true),
+    };
+    if let Some(other) = other
+        && other.dims() != dims
+    {
+        candle_core::bail!("combining {dims:?} with {:?}", other.dims());
+    }
+    let other = other.map(|other| other.to_dtype(options.dtype)?.contiguous()).transpose()?;
+    let out = cuda::empty(options.dtype, dims, x.device())?;
+    let finish = Finish { bias, other: other.as_ref(), multiplies, options, out: &out };
+    let across = weight.t()?;
+    let Some(patches) = patches.filter(|patches| !is_every_pixel(patches.window)) else {
+        let x = x.to_dtype(weight.dtype())?.reshape((rows, k))?;
+        finish.run(&x.matmul(&across)?, 0)?;
+        return Ok(out);
+    };
+    let x = x.contiguous()?;
+    let most = (MOST / (k * weight.dtype().size_in_bytes()).max(1)).clamp(1, rows.max(1));
+    for first in (0..rows).step_by(most) {
+        let pixels = cut(&x, &patches, first, most.min(rows - first), weight.dtype())?;
+        finish.run(&pixels.matmul(&across)?, first)?;
+    }
+    Ok(out)
+}
+
+/// Whether what the window shows is each pixel in turn.
+fn is_every_pixel(window: Window) -> bool {
+    window.size == (1, 1) && window.stride == (1, 1) && !window.is_padded()
+}
+
+/// Rows of what a window shows, `(rows, k)` as values of type `dtype`.
+fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -> Result<Tensor> {
+    let Patches { height, width, channels, window } = *patches;
+    let Window { size, stride, rows: above, columns } = window;
+    let (down, across) = patches.grid();
+    let k = size.0 * size.1 * channels;
+    let vector = 16 / dtype.size_in_bytes();
+    let (x, of) = match x.dtype() {
+        DType::U8 => (x.clone(), "u8"),
+        _ => (x.to_dtype(dtype)?, if dtype == DType::BF16 { "bf16" } else { "f32" }),
+    };
+    let from = cuda::address(&Held::new(&x))?;
+    let are_vectors = of != "u8" && channels.is_multiple_of(vector) && from.is_aligned();
+    let step = if are_vectors { vector } else { 1 };
+    let name = match (are_vectors, of, dtype) {
+        (true, ..) => "cut_vectors",
+        (_, "u8", DType::BF16) => "cut_u8_bf16",
+        (_, "u8", _) => "cut_u8_f32",
+        (_, "bf16", _) => "cut_bf16_bf16",
+        _ => "cut_f32_f32",
+    };
+    let out = cuda::empty(dtype, (rows, k), x.device())?;
+    let count = rows * k / step;
+    let args = CutArgs {
+        x: from,
+        out: cuda::address(&Held::new(&out))?,
+        first: first as i64,
+        count: count as i64,
+        height: height as i32,
+        width: width as i32,
+        channels: (channels / step) as i32,
+        down: down as i32,
+        across: across as i32,
+        size_y: size.0 as i32,
+        size_x: size.1 as i32,
+        stride_y: stride.0 as i32,
+        stride_x: stride.1 as i32,
+        top: above.0 as i32,
+        left: columns.0 as i32,
+    };
+    // SAFETY: `CutArgs` in `cuda.cu`; rows of the windows of `x`, of which there are that many.
+    unsafe { cuda::launch(x.device(), name, Grid::of(count), &args)? };
+    Ok(out)
+}
+
+/// What is done to a product.
+struct Finish<'a> {
+    bias: &'a Tensor,
+    other: Option<&'a Tensor>,
+    multiplies: bool,
+    options: &'a Options<'a>,
+    out: &'a Tensor,
+}
+
+impl Finish<'_> {
+    /// Of the result's rows from `first` on.
+    fn run(&self, product: &Tensor, first: usize) -> Result<()> {
+        let (rows, n) = product.dims2()?;
+        let (of, dtype) = (product.dtype(), self.options.dtype);
+        let at = |tensor: &Tensor| {
+            Ok::<_, candle_core::Error>(cuda::address(&Held::new(tensor))?.offset(first * n, dtype))
+        };
+        let vector = 16 / dtype.size_in_bytes();
+        let count = rows * n;
+        let (name, threads) = match (of, dtype) {
+            (DType::BF16, DType::BF16) if n.is_multiple_of(vector) => {
+                ("finish_vectors_bf16", count / vector)
+            }
+            (DType::F32, DType::F32) if n.is_multiple_of(vector) => {
+                ("finish_vectors_f32", count / vector)
+            }
+            (DType::BF16, DType::BF16) => ("finish_bf16_bf16", count.div_ceil(4)),
+            (DType::BF16, _) => ("finish_bf16_f32", count.div_ceil(4)),
+            (_, DType::BF16) => ("finish_f32_bf16", count.div_ceil(4)),
+            _ => ("finish_f32_f32", count.div_ceil(4)),
+        };
+        let args = FinishArgs {
+            product: cuda::address(&Held::new(product))?,
+            bias: cuda::address(&Held::new(self.bias))?,
+            other: self.other.map_or(Ok(Address::NONE), at)?,
+            out: at(self.out)?,
+            count: count as i64,
+            n: n as i32,
+            activation: self.options.activation.number(),
+            multiplies: i32::from(self.multiplies),
+        };
+        // SAFETY: `FinishArgs` in `cuda.cu`; `out` and `other` have at least `first` rows more.
+        unsafe { cuda::launch(product.device(), name, Grid::of(threads), &args) }
+    }
+}

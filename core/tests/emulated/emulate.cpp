@@ -1,0 +1,250 @@
+// The fibers of `emulate.h`, and the kernels that run on them.
+#define EMULATED
+#include "cuda/kernels.cu"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ucontext.h>
+
+namespace emulated {
+
+thread_local Thread* current;
+thread_local dim3 block_index, block_size, grid_size;
+thread_local unsigned char* shared_bytes;
+
+namespace {
+
+constexpr size_t STACK = 256 << 10;
+constexpr size_t GUARD = 64;
+constexpr unsigned LANES = 32;
+
+struct Copy {
+    void* to;
+    const void* from;
+    bool is_there;
+};
+
+struct Fiber : Thread {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack;
+    std::vector<Copy> copies;
+    bool is_done;
+};
+
+// What the lanes of a warp hand to each other.
+struct Warp {
+    unsigned arrived = 0, generation = 0, lanes = 0;
+    unsigned in[LANES][8];
+    unsigned out[LANES][4];
+};
+
+struct Block {
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    ucontext_t back;
+    Kernel kernel;
+    const void* arguments;
+    unsigned at, step, running, waiting, generation;
+};
+
+thread_local Block block;
+thread_local unsigned launches;
+
+std::map<std::string, Kernel>& kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+
+[[noreturn]] void fail(const char* what) {
+    fprintf(stderr, "emulated kernel: %s\n", what);
+    abort();
+}
+
+// To the next fiber that is not done.
+void yield() {
+    unsigned from = block.at, count = unsigned(block.fibers.size());
+    do block.at = (block.at + block.step) % count;
+    while (block.fibers[block.at].is_done);
+    if (block.at == from) return;
+    current = &block.fibers[block.at];
+    swapcontext(&block.fibers[from].context, &block.fibers[block.at].context);
+    current = &block.fibers[from];
+}
+
+void run_fiber() {
+    block.kernel(block.arguments);
+    Fiber& fiber = block.fibers[block.at];
+    if (!fiber.copies.empty()) fail("a thread ends with copies that it did not wait for");
+    fiber.is_done = true;
+    if (--block.running == 0) {
+        if (block.waiting) fail("a barrier that not all threads reach");
+        setcontext(&block.back);
+    }
+    yield();
+}
+
+// Runs `together` once all lanes of the warp have come with their values.
+template <class F> Warp& collective(const unsigned* values, unsigned count, F together) {
+    Warp& warp = block.warps[block.at / LANES];
+    memcpy(warp.in[block.at % LANES], values, 4 * count);
+    unsigned generation = warp.generation;
+    if (++warp.arrived == warp.lanes) {
+        together(warp);
+        warp.arrived = 0;
+        warp.generation++;
+    } else {
+        unsigned turns = 0;
+        while (warp.generation == generation) {
+            if (++turns > 1000000) fail("a warp whose lanes do not come together");
+            yield();
+        }
+    }
+    return warp;
+}
+
+float low(unsigned x) { return number(x << 16); }
+float high(unsigned x) { return number(x & 0xffff0000u); }
+
+} // namespace
+
+Entry::Entry(const char* name, Kernel kernel) { kernels()[name] = kernel; }
+
+void barrier() {
+    unsigned generation = block.generation;
+    if (++block.waiting == block.fibers.size()) {
+        block.waiting = 0;
+        block.generation++;
+        return;
+    }
+    unsigned turns = 0;
+    while (block.generation == generation) {
+        if (++turns > 1000000 || block.running < block.fibers.size()) fail("a barrier that not all threads reach");
+        yield();
+    }
+}
+
+float exchange(float x, int mask) {
+    unsigned lane = block.at % LANES, value = bits(x);
+    Warp& warp = collective(&value, 1, [&](Warp& w) {
+        for (unsigned i = 0; i < w.lanes; i++) w.out[i][0] = w.in[i ^ unsigned(mask)][0];
+    });
+    return number(warp.out[lane][0]);
+}
+
+void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    unsigned lane = block.at % LANES;
+    unsigned values[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    Warp& warp = collective(values, 6, [&](Warp& w) {
+        float left[16][16], right[16][8];
+        for (unsigned i = 0; i < LANES; i++) {
+            unsigned row = i / 4, column = i % 4 * 2;
+            for (unsigned r = 0; r < 4; r++) {
+                unsigned y = row + r % 2 * 8, x = column + r / 2 * 8;
+                left[y][x] = low(w.in[i][r]), left[y][x + 1] = high(w.in[i][r]);
+            }
+            for (unsigned r = 0; r < 2; r++) {
+                right[column + 8 * r][row] = low(w.in[i][4 + r]);
+                right[column + 8 * r + 1][row] = high(w.in[i][4 + r]);
+            }
+        }
+        for (unsigned i = 0; i < LANES; i++) {
+            for (unsigned r = 0; r < 4; r++) {
+                unsigned y = i / 4 + r / 2 * 8, x = i % 4 * 2 + r % 2;
+                float sum = 0.0f;
+                for (unsigned k = 0; k < 16; k++) sum += left[y][k] * right[k][x];
+                w.out[i][r] = bits(sum);
+            }
+        }
+    });
+    for (unsigned r = 0; r < 4; r++) d[r] += number(warp.out[lane][r]);
+}
+
+void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
+    if (uintptr_t(row) % 16) fail("a row of a matrix at an odd address");
+    unsigned lane = block.at % LANES, values[2];
+    memcpy(values, &row, 8);
+    Warp& warp = collective(values, 2, [&](Warp& w) {
+        const unsigned short* rows[LANES];
+        for (unsigned i = 0; i < LANES; i++) memcpy(&rows[i], w.in[i], 8);
+        for (unsigned i = 0; i < LANES; i++) {
+            for (unsigned m = 0; m < 4; m++) {
+                unsigned y = i / 4, x = i % 4 * 2;
+                unsigned first = transposed ? rows[8 * m + x][y] : rows[8 * m + y][x];
+                unsigned second = transposed ? rows[8 * m + x + 1][y] : rows[8 * m + y][x + 1];
+                w.out[i][m] = first | second << 16;
+            }
+        }
+    });
+    memcpy(r, warp.out[lane], 16);
+}
+
+void copy_async(void* to, const void* from, bool is_there) {
+    if (uintptr_t(to) % 16 || uintptr_t(from) % 16) fail("an asynchronous copy at an odd address");
+    block.fibers[block.at].copies.push_back({to, from, is_there});
+}
+
+void wait_for_copies() {
+    for (const Copy& copy : block.fibers[block.at].copies) {
+        if (copy.is_there) memcpy(copy.to, copy.from, 16);
+        else memset(copy.to, 0, 16);
+    }
+    block.fibers[block.at].copies.clear();
+}
+
+} // namespace emulated
+
+using namespace emulated;
+
+// Runs a kernel over a grid; false if there is none of that name.
+extern "C" bool tagbrush_emulate(const char* name, dim3 grid, dim3 size, unsigned shared, const void* arguments) {
+    auto found = kernels().find(name);
+    if (found == kernels().end()) return false;
+    unsigned threads = size.x * size.y * size.z;
+    block.kernel = found->second;
+    block.arguments = arguments;
+    block.step = launches++ % 2 && threads > 1 ? threads - 1 : 1;
+    grid_size = grid;
+    block_size = size;
+    if (block.fibers.size() < threads) block.fibers.resize(threads);
+    std::vector<Fiber> spare;
+    while (block.fibers.size() > threads) {
+        spare.push_back(std::move(block.fibers.back()));
+        block.fibers.pop_back();
+    }
+    block.warps.assign((threads + LANES - 1) / LANES, Warp());
+    for (unsigned i = 0; i < threads; i++) block.warps[i / LANES].lanes++;
+    // Results that depend on memory which nobody wrote are NaN.
+    std::unique_ptr<unsigned char[]> memory(new unsigned char[shared + GUARD + 16]);
+    shared_bytes = memory.get() + (16 - uintptr_t(memory.get()) % 16) % 16;
+    for (block_index.z = 0; block_index.z < grid.z; block_index.z++)
+    for (block_index.y = 0; block_index.y < grid.y; block_index.y++)
+    for (block_index.x = 0; block_index.x < grid.x; block_index.x++) {
+        memset(shared_bytes, 0xff, shared);
+        memset(shared_bytes + shared, 0x5a, GUARD);
+        block.running = threads;
+        block.waiting = block.generation = 0;
+        for (unsigned i = 0; i < threads; i++) {
+            Fiber& fiber = block.fibers[i];
+            fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+            fiber.is_done = false;
+            if (!fiber.stack) fiber.stack.reset(new char[STACK]);
+            getcontext(&fiber.context);
+            fiber.context.uc_stack.ss_sp = fiber.stack.get();
+            fiber.context.uc_stack.ss_size = STACK;
+            fiber.context.uc_link = nullptr;
+            makecontext(&fiber.context, run_fiber, 0);
+        }
+        block.at = block.step == 1 ? 0 : threads - 1;
+        current = &block.fibers[block.at];
+        swapcontext(&block.back, &block.fibers[block.at].context);
+        for (size_t i = 0; i < GUARD; i++) {
+            if (shared_bytes[shared + i] != 0x5a) fail("a write behind the end of shared memory");
+        }
+    }
+    return true;
+}
