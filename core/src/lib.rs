@@ -79,6 +79,9 @@ pub mod fuzzing;
 #[cfg(all(test, not(feature = "fuzzing")))]
 mod fuzzing;
 mod generate;
+#[cfg(feature = "gpu-check")]
+#[doc(hidden)]
+pub mod gpu_check;
 mod hub;
 mod kernels;
 mod limits;

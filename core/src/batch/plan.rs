@@ -7,12 +7,15 @@ use crate::device::Device;
 /// Input pixels that one forward pass should see: enough to fill the threads' matrix products, few
 /// enough for activations to stay small (eight pictures of 448 pixels a side).
 const PIXELS: usize = 8 * 448 * 448;
+/// The same for devices with thousands of threads of their own.
+const PIXELS_OF_DEVICES: usize = 32 * 448 * 448;
 /// Most pictures in one batch, however small.
 const MOST: usize = 64;
 
 /// The batch size for inputs of `height` x `width` pixels when the user leaves it open.
-pub(crate) fn batch_size(height: usize, width: usize) -> usize {
-    (PIXELS / (height * width).max(1)).clamp(1, MOST)
+pub(crate) fn batch_size((height, width): (usize, usize), device: Device) -> usize {
+    let pixels = if device == Device::Cpu { PIXELS } else { PIXELS_OF_DEVICES };
+    (pixels / (height * width).max(1)).clamp(1, MOST)
 }
 
 /// Runs a batch in groups, whose results come in order.
@@ -74,9 +77,10 @@ mod tests {
 
     #[test]
     fn small_inputs_get_larger_batches_within_bounds() {
-        assert_eq!(batch_size(448, 448), 8);
-        assert_eq!(batch_size(64, 64), 64);
-        assert_eq!(batch_size(4096, 4096), 1);
-        assert_eq!(batch_size(0, 0), 64);
+        assert_eq!(batch_size((448, 448), Device::Cpu), 8);
+        assert_eq!(batch_size((448, 448), Device::Cuda(0)), 32);
+        assert_eq!(batch_size((64, 64), Device::Cpu), 64);
+        assert_eq!(batch_size((4096, 4096), Device::Cpu), 1);
+        assert_eq!(batch_size((0, 0), Device::Cuda(0)), 64);
     }
 }

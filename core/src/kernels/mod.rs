@@ -13,6 +13,8 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+#[cfg(any(test, feature = "gpu-check"))]
+pub(crate) mod check;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod depthwise_conv;

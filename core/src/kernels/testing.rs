@@ -35,6 +35,14 @@ pub(super) fn way() -> Way {
     })
 }
 
+/// What `run` gives with the kernels for CUDA, emulated.
+pub(super) fn emulated<T>(run: &dyn Fn() -> T) -> T {
+    WAY.set(Some(Way::Emulated));
+    let found = run();
+    WAY.set(None);
+    found
+}
+
 /// Runs `test` with every set of instructions that this machine has, and with the kernels for CUDA,
 /// emulated.
 pub(super) fn everywhere(test: impl Fn(Isa)) {
@@ -44,9 +52,7 @@ pub(super) fn everywhere(test: impl Fn(Isa)) {
         test(isa);
     }
     ISA.set(None);
-    WAY.set(Some(Way::Emulated));
-    test(Isa::Portable);
-    WAY.set(None);
+    emulated(&|| test(Isa::Portable));
 }
 
 /// Whether this thread computes with the emulated kernels.

@@ -95,6 +95,12 @@ impl Labels {
         &self.category_thresholds
     }
 
+    /// Those of the text of a label file.
+    #[cfg(any(test, feature = "gpu-check"))]
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        Ok(Self { labels: parse_labels(text)?, category_thresholds: BTreeMap::new() })
+    }
+
     pub(crate) fn load(dir: &ModelDir) -> Result<Self> {
         let file = FILES.iter().find(|file| dir.has(file)).unwrap_or(&FILES[0]);
         let labels =

@@ -59,6 +59,21 @@ fn load_dir(
     Ok(Loaded { network, labels, input: config.input, placement, known })
 }
 
+/// A network with random weights and labels that are numbers: four ratings, then tags.
+#[cfg(any(test, feature = "gpu-check"))]
+pub(super) fn random(
+    config: &ModelConfig,
+    labels: usize,
+    placement: &Placement,
+) -> Result<(Box<dyn Classifier>, Labels)> {
+    let row = |i: usize| format!("{i},label {i},{},0\n", if i < 4 { 9 } else { 0 });
+    let table = (0..labels).map(row).collect::<String>();
+    let labels = Labels::parse(&format!("tag_id,name,category,count\n{table}"))?;
+    let weights = Weights::random(1, placement.candle(), placement.dtype());
+    let scale = config.input.scale();
+    Ok((archs::load(&config.args, labels.len(), &weights.root(), &scale)?, labels))
+}
+
 const SAFETENSORS: &str = "model.safetensors";
 const ONNX: &str = "model.onnx";
 const VARIABLES: &str = "variables/variables.index";

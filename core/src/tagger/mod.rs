@@ -23,6 +23,8 @@ pub use labels::{Category, Label, Labels};
 pub use options::{DEFAULT_THRESHOLD, Order, TagOptions};
 pub use tags::{Tag, Tags};
 
+#[cfg(feature = "gpu-check")]
+pub(crate) use archs::ARCHS;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use archs::load as load_network;
 use config::InputSpec;
@@ -87,9 +89,10 @@ impl Tagger {
     /// of [`Placement::resolve`].
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
         let loaded = load::load(model, options)?;
-        let (height, width) = loaded.input.size;
         Ok(Self {
-            batch_size: options.batch_size.unwrap_or_else(|| batch_size(height, width)),
+            batch_size: options
+                .batch_size
+                .unwrap_or_else(|| batch_size(loaded.input.size, loaded.placement.device())),
             model: Arc::new(Model {
                 name: loaded.known.map_or(model, |known| known.id).to_owned(),
                 network: loaded.network,
@@ -100,6 +103,35 @@ impl Tagger {
                 decode: options.decode.clone(),
             }),
         })
+    }
+
+    /// A tagger of any architecture with random weights and numbers for labels: its tags mean nothing.
+    #[cfg(any(test, feature = "gpu-check"))]
+    pub(crate) fn random(
+        config: serde_json::Value,
+        labels: usize,
+        placement: Placement,
+    ) -> Result<Self> {
+        let config = config::ModelConfig::parse(config, None)?;
+        let (network, labels) = load::random(&config, labels, &placement)?;
+        Ok(Self {
+            batch_size: batch_size(config.input.size, placement.device()),
+            model: Arc::new(Model {
+                name: config.args.family().to_owned(),
+                network,
+                labels,
+                input: config.input,
+                placement,
+                recommended_threshold: None,
+                decode: DecodeOptions::default(),
+            }),
+        })
+    }
+
+    /// Its network.
+    #[cfg(feature = "gpu-check")]
+    pub(crate) fn network(&self) -> &dyn Classifier {
+        &*self.model.network
     }
 
     /// The tags of one picture.

@@ -11,7 +11,7 @@ use super::config::ModelConfig;
 use super::*;
 use crate::ErrorKind;
 use crate::kernels::cpu::Isa;
-use crate::weights::{ModelDir, Weights};
+use crate::weights::ModelDir;
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
@@ -216,25 +216,11 @@ fn the_stages_of_a_folder_are_followed_or_refused() {
 /// A small tagger of each family with random weights, for tests of what is the same for all.
 fn one_of_each() -> Vec<Tagger> {
     let tiny = |arch: &archs::Arch| {
-        let config = ModelConfig::parse(serde_json::from_str(arch.tiny).unwrap(), None).unwrap();
-        assert_eq!(config.args.family(), arch.family);
-        let labels = Labels::load(&ModelDir::Disk(goldens().join("timm/vit-wd"))).unwrap();
-        let weights = Weights::random(1, &Device::Cpu, DType::F32);
-        let network =
-            archs::load(&config.args, labels.len(), &weights.root(), &config.input.scale())
-                .unwrap();
-        Tagger {
-            model: Arc::new(Model {
-                name: arch.family.to_owned(),
-                network,
-                labels,
-                input: config.input,
-                placement: Placement::resolve(Default::default(), Default::default()).unwrap(),
-                recommended_threshold: None,
-                decode: DecodeOptions::default(),
-            }),
-            batch_size: 4,
-        }
+        let placement = Placement::resolve(Default::default(), Default::default()).unwrap();
+        let config = serde_json::from_str(arch.tiny).unwrap();
+        let tagger = Tagger::random(config, 15, placement).unwrap();
+        assert_eq!(tagger.name(), arch.family);
+        tagger.with_batch_size(4).unwrap()
     };
     archs::ARCHS.iter().map(tiny).collect()
 }

@@ -65,7 +65,7 @@ fn placed(tensor: candle_core::Result<Tensor>, dtype: DType, device: &Device) ->
 enum Store {
     Source(Arc<dyn Source>),
     /// Whatever is asked for, out of a seed. Nothing is there before.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "gpu-check"))]
     Random(u64),
 }
 
@@ -102,13 +102,13 @@ impl Weights {
     pub(crate) fn source(&self) -> Arc<dyn Source> {
         match &self.store {
             Store::Source(source) => Arc::clone(source),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "gpu-check"))]
             Store::Random(_) => unreachable!("random weights have no source"),
         }
     }
 
     /// Whatever tensors a network asks for, out of a seed.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "gpu-check"))]
     pub(crate) fn random(seed: u64, device: &Device, dtype: DType) -> Self {
         Self::with_store(Store::Random(seed), device, dtype)
     }
@@ -134,7 +134,7 @@ impl Weights {
     pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match &self.store {
             Store::Source(source) => source.shape(name),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "gpu-check"))]
             Store::Random(_) => None,
         }
     }
@@ -142,7 +142,7 @@ impl Weights {
     fn names(&self) -> Vec<String> {
         match &self.store {
             Store::Source(source) => source.names(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "gpu-check"))]
             Store::Random(_) => Vec::new(),
         }
     }
@@ -150,14 +150,14 @@ impl Weights {
     fn origin(&self, name: &str) -> &str {
         match &self.store {
             Store::Source(source) => source.origin(name),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "gpu-check"))]
             Store::Random(_) => "random weights",
         }
     }
 
     /// Fails unless there is a tensor of this name and shape; it counts as taken.
     fn check(&self, name: &str, expected: &Shape) -> Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "gpu-check"))]
         if let Store::Random(_) = self.store {
             return Ok(());
         }
@@ -182,10 +182,12 @@ impl Weights {
             Store::Source(source) => source
                 .load(name, dtype, &self.device)
                 .map_err(|error| error.with("tensor", name).with("file", source.origin(name))),
-            #[cfg(test)]
-            Store::Random(seed) => {
-                placed(super::random::tensor(*seed, name, expected), dtype, &self.device)
-            }
+            #[cfg(any(test, feature = "gpu-check"))]
+            Store::Random(seed) => placed(
+                super::random::tensor(*seed, name, expected, &self.device),
+                dtype,
+                &self.device,
+            ),
         }
     }
 
@@ -259,7 +261,7 @@ impl Scope {
     ) -> Result<Option<Tensor>> {
         let is_there = self.has(name);
         // Random weights have everything that may be there.
-        #[cfg(test)]
+        #[cfg(any(test, feature = "gpu-check"))]
         let is_there = is_there || matches!(self.weights.store, Store::Random(_));
         if is_there { self.get_f32(shape, name).map(Some) } else { Ok(None) }
     }

@@ -13,7 +13,7 @@ mod mapped;
 mod model_dir;
 pub(crate) mod onnx;
 mod open;
-#[cfg(test)]
+#[cfg(any(test, feature = "gpu-check"))]
 mod random;
 mod renamed;
 mod safetensors;

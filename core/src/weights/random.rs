@@ -7,8 +7,9 @@
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-/// The tensor `name`.
-pub(super) fn tensor(seed: u64, name: &str, shape: &Shape) -> Result<Tensor> {
+/// The tensor `name`. On another device than the CPU its numbers are that device's: large networks have
+/// too many of them for one thread.
+pub(super) fn tensor(seed: u64, name: &str, shape: &Shape, device: &Device) -> Result<Tensor> {
     let dims = shape.dims();
     let last = name.rsplit('.').next().unwrap_or(name);
     let (mean, deviation) = match dims {
@@ -21,6 +22,9 @@ pub(super) fn tensor(seed: u64, name: &str, shape: &Shape) -> Result<Tensor> {
         _ if last.ends_with("bias") => (0.0, 0.2),
         _ => (1.0, 0.2),
     };
+    if !device.is_cpu() {
+        return Tensor::randn(mean as f32, deviation as f32, shape, device);
+    }
     // FNV-1a of the name, so that equal names have equal numbers everywhere.
     let start = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -9,7 +9,33 @@
 #include <string>
 #include <vector>
 
+#if defined(__x86_64__)
+// Keeps what a function must leave as it was on the old stack, whose end goes to `*from`, and goes on where
+// the stack `to` was left.
+extern "C" void tagbrush_switch(void** from, void* to);
+asm(R"(
+.text
+.globl tagbrush_switch
+tagbrush_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+#else
 #include <ucontext.h>
+#endif
 
 namespace emulated {
 
@@ -19,7 +45,7 @@ thread_local unsigned char* shared_bytes;
 
 namespace {
 
-constexpr size_t STACK = 256 << 10;
+constexpr size_t STACK = 64 << 10;
 constexpr size_t GUARD = 64;
 constexpr unsigned LANES = 32;
 
@@ -29,8 +55,37 @@ struct Copy {
     bool is_there;
 };
 
-struct Fiber : Thread {
+// A place where a function was left, or one that begins.
+#if defined(__x86_64__)
+struct Context {
+    void* stack;
+
+    void begin(char* memory, size_t size, void (*run)()) {
+        void** top = reinterpret_cast<void**>((uintptr_t(memory) + size) & ~uintptr_t(15));
+        *--top = nullptr; // Nobody to return to; and the stack is where a call leaves it.
+        *--top = reinterpret_cast<void*>(run);
+        for (int i = 0; i < 6; i++) *--top = nullptr;
+        stack = top;
+    }
+    void change_to(Context& other) { tagbrush_switch(&stack, other.stack); }
+};
+#else
+struct Context {
     ucontext_t context;
+
+    void begin(char* memory, size_t size, void (*run)()) {
+        getcontext(&context);
+        context.uc_stack.ss_sp = memory;
+        context.uc_stack.ss_size = size;
+        context.uc_link = nullptr;
+        makecontext(&context, run, 0);
+    }
+    void change_to(Context& other) { swapcontext(&context, &other.context); }
+};
+#endif
+
+struct Fiber : Thread {
+    Context context;
     std::unique_ptr<char[]> stack;
     std::vector<Copy> copies;
     bool is_done;
@@ -46,7 +101,7 @@ struct Warp {
 struct Block {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
-    ucontext_t back;
+    Context back;
     Kernel kernel;
     const void* arguments;
     unsigned at, step, running, waiting, generation;
@@ -72,7 +127,7 @@ void yield() {
     while (block.fibers[block.at].is_done);
     if (block.at == from) return;
     current = &block.fibers[block.at];
-    swapcontext(&block.fibers[from].context, &block.fibers[block.at].context);
+    block.fibers[from].context.change_to(block.fibers[block.at].context);
     current = &block.fibers[from];
 }
 
@@ -83,7 +138,7 @@ void run_fiber() {
     fiber.is_done = true;
     if (--block.running == 0) {
         if (block.waiting) fail("a barrier that not all threads reach");
-        setcontext(&block.back);
+        fiber.context.change_to(block.back);
     }
     yield();
 }
@@ -233,15 +288,11 @@ extern "C" bool tagbrush_emulate(const char* name, dim3 grid, dim3 size, unsigne
             fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
             fiber.is_done = false;
             if (!fiber.stack) fiber.stack.reset(new char[STACK]);
-            getcontext(&fiber.context);
-            fiber.context.uc_stack.ss_sp = fiber.stack.get();
-            fiber.context.uc_stack.ss_size = STACK;
-            fiber.context.uc_link = nullptr;
-            makecontext(&fiber.context, run_fiber, 0);
+            fiber.context.begin(fiber.stack.get(), STACK, run_fiber);
         }
         block.at = block.step == 1 ? 0 : threads - 1;
         current = &block.fibers[block.at];
-        swapcontext(&block.back, &block.fibers[block.at].context);
+        block.back.change_to(block.fibers[block.at].context);
         for (size_t i = 0; i < GUARD; i++) {
             if (shared_bytes[shared + i] != 0x5a) fail("a write behind the end of shared memory");
         }

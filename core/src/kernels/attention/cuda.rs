@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 use super::super::cuda::{self, Address, Grid, THREADS};
 use super::super::host::Held;
 use super::super::norm;
-use super::{Options, Rotation, reference};
+use super::{Options, Rotation, Run, reference};
 
 /// Keys of a tile, warps of a block, and values that follow a row of a tile; as in `cuda.cu`.
 const KEYS: usize = 64;
@@ -68,17 +68,59 @@ pub(super) fn forward(
     rotation: Option<&Rotation>,
 ) -> Result<Tensor> {
     let d = q.dim(3)?;
-    if (options.norms.is_some() || rotation.is_some()) && (!d.is_multiple_of(2) || d > WIDEST) {
+    if (options.norms.is_some() || rotation.is_some()) && !takes_heads(q, d) {
         return reference::forward(q, k, v, options, scale, rotation);
     }
     let norms = options.norms.as_ref();
     let q = head(q, norms.map(|(q, _)| q), rotation)?;
     let k = head(k, norms.map(|(_, k)| k), rotation)?;
+    attend([&q, &k, v], options, scale)
+}
+
+/// Whether heads of `d` values can be normalised and turned.
+pub(super) fn takes_heads(x: &Tensor, d: usize) -> bool {
+    cuda::takes(x) && d.is_multiple_of(2) && d <= WIDEST
+}
+
+/// Attention of what is normalised and turned already.
+fn attend(qkv: [&Tensor; 3], options: &Options, scale: &[f32]) -> Result<Tensor> {
+    let [q, k, v] = qkv;
+    let d = q.dim(3)?;
     let fits = q.dtype() == DType::BF16 && d.is_multiple_of(VECTOR) && scale.len() <= HEADS;
     match SIZES.into_iter().find(|size| d <= *size) {
-        Some(size) if fits => flash([&q, &k, v], options, scale, size),
-        _ => reference::attend(&q, &k, v, options, scale),
+        Some(size) if fits => flash(qkv, options, scale, size),
+        _ => reference::attend(q, k, v, options, scale),
     }
+}
+
+/// Runs of tokens as one sequence; see `joint.rs`.
+pub(super) fn joint(
+    runs: &[Run<'_>],
+    options: &Options,
+    scale: &[f32],
+    rotation: Option<&Rotation>,
+) -> Result<Tensor> {
+    let (_, heads, d) = runs[0].q.dims3()?;
+    let n = runs.iter().map(|run| run.q.dims()[0]).sum::<usize>();
+    let device = runs[0].q.device();
+    let empty = || cuda::empty(runs[0].q.dtype(), (1, n, heads, d), device);
+    let (q, k, v) = (empty()?, empty()?, empty()?);
+    let mut first = 0;
+    for run in runs {
+        let (q_norm, k_norm) = run.norms;
+        let turned = rotation.map(|rotation| (rotation, first));
+        let place = |x: &Tensor| {
+            let start = cuda::address(&Held::new(x))?;
+            Ok::<_, candle_core::Error>(start.offset(first * heads * d, x.dtype()))
+        };
+        let four = |x: &Tensor| x.transpose(0, 1)?.unsqueeze(0);
+        head_to(&four(run.q)?, Some(q_norm), turned, place(&q)?)?;
+        head_to(&four(run.k)?, Some(k_norm), turned, place(&k)?)?;
+        head_to(&four(run.v)?, None, None, place(&v)?)?;
+        first += run.q.dims()[0];
+    }
+    let [q, k, v] = [q, k, v].map(|x| x.transpose(1, 2));
+    attend([&q?, &k?, &v?], options, scale)
 }
 
 /// Queries or keys `(b, h, n, d)`, normalised and turned.
@@ -87,42 +129,60 @@ fn head(x: &Tensor, norm: Option<&norm::Weights>, rotation: Option<&Rotation>) -
         return Ok(x.clone());
     }
     let (b, heads, n, d) = x.dims4()?;
+    let out = cuda::empty(x.dtype(), (b, n, heads, d), x.device())?;
+    let to = cuda::address(&Held::new(&out))?;
+    head_to(x, norm, rotation.map(|rotation| (rotation, 0)), to)?;
+    out.transpose(1, 2)
+}
+
+/// The same as `(b, n, h, d)` to the memory from `out` on; a rotation is that of the tokens from its
+/// number on.
+fn head_to(
+    x: &Tensor,
+    norm: Option<&norm::Weights>,
+    rotation: Option<(&Rotation, usize)>,
+    out: Address,
+) -> Result<()> {
+    let (b, heads, n, d) = x.dims4()?;
     let x = match x.stride()[3] {
         1 => x.clone(),
         _ => x.contiguous()?,
     };
-    let out = cuda::empty(x.dtype(), (b, n, heads, d), x.device())?;
     let norm = norm.map(norm::Weights::parameters);
     let at = |tensor: Option<&Tensor>| {
         tensor.map_or(Ok(Address::NONE), |tensor| cuda::address(&Held::new(tensor)))
     };
     let tables = match rotation {
-        Some(rotation) => Some((rotation.sin.contiguous()?, rotation.cos.contiguous()?)),
+        Some((r, first)) => Some((r.sin.contiguous()?, r.cos.contiguous()?, first * d)),
         None => None,
+    };
+    let table = |of: fn(&(Tensor, Tensor, usize)) -> &Tensor| {
+        tables.as_ref().map_or(Ok(Address::NONE), |tables| {
+            Ok::<_, candle_core::Error>(at(Some(of(tables)))?.offset(tables.2, DType::F32))
+        })
     };
     let rows = b * n * heads;
     let args = HeadArgs {
         x: at(Some(&x))?,
-        out: at(Some(&out))?,
+        out,
         weight: at(norm.as_ref().map(|norm| norm.weight))?,
         bias: at(norm.as_ref().map(|norm| norm.bias))?,
-        sin: at(tables.as_ref().map(|(sin, _)| sin))?,
-        cos: at(tables.as_ref().map(|(_, cos)| cos))?,
+        sin: table(|tables| &tables.0)?,
+        cos: table(|tables| &tables.1)?,
         strides: strides(&x),
         rows: rows as i64,
         n: n as i32,
         heads: heads as i32,
         d: d as i32,
-        prefix: rotation.map_or(0, |rotation| rotation.prefix) as i32,
+        prefix: rotation.map_or(0, |(rotation, _)| rotation.prefix) as i32,
         centred: i32::from(norm.as_ref().is_some_and(|norm| norm.kind == norm::Kind::Layer)),
         eps: norm.as_ref().map_or(0.0, |norm| norm.eps as f32),
     };
     let down = THREADS / 32;
     let grid = Grid { blocks: [rows.div_ceil(down), 1, 1], threads: [32, down], shared: 0 };
     let name = if x.dtype() == DType::BF16 { "head_bf16" } else { "head_f32" };
-    // SAFETY: `HeadArgs` in `cuda.cu`; the shapes were checked.
-    unsafe { cuda::launch(x.device(), name, grid, &args)? };
-    out.transpose(1, 2)
+    // SAFETY: `HeadArgs` in `cuda.cu`; the shapes were checked, and `out` has room for all rows.
+    unsafe { cuda::launch(x.device(), name, grid, &args) }
 }
 
 /// Of batch entries, heads and tokens.

@@ -18,6 +18,7 @@
 
 mod cpu;
 mod cuda;
+mod joint;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use candle_core::{DType, Result, Tensor};
 use super::cpu::NormArgs;
 use super::host::{self, Held};
 use super::norm;
+pub(crate) use joint::{Run, forward_joint};
 
 /// What is added to scores between regions.
 const MASKED: f32 = -100.0;

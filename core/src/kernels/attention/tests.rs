@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::super::norm::{self, Kind};
 use super::super::testing::{allowed, assert_close, everywhere, is_emulated, rounded, values};
-use super::{Options, Rotation, Windows, forward, reference};
+use super::{Options, Rotation, Run, Windows, forward, forward_joint, reference};
 
 fn options(scale: f32) -> Options {
     Options { scale: vec![scale], ..Options::default() }
@@ -335,4 +335,60 @@ fn many_queries_are_taken_in_runs() {
     let last = q.narrow(2, n - 1, 1).unwrap();
     let expected = reference::forward(&last, &k, &v, &options, &[0.5], None).unwrap();
     assert_close(&found.narrow(1, n - 1, 1).unwrap(), &expected, 1e-6, "the last query");
+}
+
+#[test]
+fn runs_with_norms_of_their_own_attend_to_each_other() {
+    everywhere(|isa| {
+        for (lengths, heads, d) in [(vec![7, 30], 2, 16), (vec![5], 3, 8), (vec![3, 1, 70], 1, 128)]
+        {
+            let n = lengths.iter().sum();
+            let angles = (values(&[n, d], 11) * 3.0).unwrap();
+            let rotation =
+                Rotation { sin: angles.sin().unwrap(), cos: angles.cos().unwrap(), prefix: 0 };
+            for dtype in [DType::F32, DType::BF16] {
+                let norms: Vec<_> = (0..2 * lengths.len() as u64)
+                    .map(|i| {
+                        let (weight, bias) = (values(&[d], 20 + i), values(&[d], 40 + i));
+                        norm::Weights::new(Kind::Rms, &weight, &bias, 1e-6).unwrap()
+                    })
+                    .collect();
+                // (n, 3, h, d), as one matrix product leaves it.
+                let packed: Vec<_> = lengths
+                    .iter()
+                    .zip(1..)
+                    .map(|(n, seed)| values(&[*n, 3, heads, d], seed).to_dtype(dtype).unwrap())
+                    .collect();
+                let part = |packed: &Tensor, i| packed.narrow(1, i, 1).unwrap().squeeze(1).unwrap();
+                let parts: Vec<_> =
+                    packed.iter().map(|packed| [0, 1, 2].map(|i| part(packed, i))).collect();
+                let runs: Vec<_> = parts
+                    .iter()
+                    .zip(norms.chunks(2))
+                    .map(|([q, k, v], norms)| Run { q, k, v, norms: (&norms[0], &norms[1]) })
+                    .collect();
+                let found = forward_joint(&runs, &options(0.3), Some(&rotation)).unwrap();
+                let joined = |i: usize| {
+                    let normed = parts.iter().enumerate().map(|(run, parts)| {
+                        let x = parts[i].to_dtype(DType::F32).unwrap();
+                        if i == 2 { x } else { norm::plain(&x, &norms[2 * run + i]).unwrap() }
+                    });
+                    let all = Tensor::cat(&normed.collect::<Vec<_>>(), 0).unwrap();
+                    all.transpose(0, 1).unwrap().unsqueeze(0).unwrap()
+                };
+                let (q, k, v) = (joined(0), joined(1), joined(2));
+                let scale = vec![0.3; heads];
+                let expected =
+                    reference::forward(&q, &k, &v, &options(0.3), &scale, Some(&rotation)).unwrap();
+                let tolerance = if dtype == DType::F32 { allowed(isa, 5e-6) } else { 1.5e-2 };
+                let found = found.to_dtype(DType::F32).unwrap();
+                assert_close(
+                    &found,
+                    &expected,
+                    tolerance,
+                    &format!("{isa:?} {lengths:?} {dtype:?}"),
+                );
+            }
+        }
+    });
 }

@@ -13,8 +13,6 @@ mod launch;
 mod stream;
 
 pub(super) use launch::{Address, Grid, address, empty, launch, takes};
-#[cfg(feature = "cuda")]
-pub(crate) use stream::open;
 
 /// Threads of a block, unless a kernel's shape says something else. Kernels are compiled for no more.
 pub(super) const THREADS: usize = 256;

@@ -1,6 +1,8 @@
 //! A block of the transformer: pictures and text have weights of their own and attend jointly (MMDiT;
 //! Esser et al., arXiv 2403.03206).
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
@@ -75,24 +77,25 @@ impl Block {
         layout: &Layout,
         streams: &Streams,
     ) -> Result<(Tensor, Option<Tensor>)> {
+        let residual = image;
         let modulated = |stream: &Stream, x| stream.modulate(x, self.index, Half::Attention);
         let of_image = self.image.forward(&modulated(&streams.image, image)?)?;
         let of_text = self.text.forward(&modulated(&streams.text, text)?)?;
         let is_last = self.text_out.is_none();
         let (mut to_image, mut to_text, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for place in &layout.places {
-            let joint = |which: usize| -> Result<Tensor> {
-                let text = of_text[which].narrow(0, place.text.start, place.text.len())?;
-                let image = of_image[which].narrow(0, place.image.start, place.image.len())?;
-                Tensor::cat(&[text, image], 0)?.transpose(0, 1)?.unsqueeze(0)
+            let of = |all: &[Tensor; 3], tokens: &Range<usize>| -> Result<[Tensor; 3]> {
+                let part = |i: usize| all[i].narrow(0, tokens.start, tokens.len());
+                Ok([part(0)?, part(1)?, part(2)?])
             };
-            let (q, k, v) = (joint(0)?, joint(1)?, joint(2)?);
+            let (text, image) = (of(&of_text, &place.text)?, of(&of_image, &place.image)?);
+            let runs = [self.text.run(&text), self.image.run(&image)];
             let rotation = Some(&*place.rotation);
-            let y = attention::forward(&q, &k, &v, &self.attention, rotation)?.squeeze(0)?;
+            let y = attention::forward_joint(&runs, &self.attention, rotation)?.squeeze(0)?;
             let rows = if is_last { place.target } else { place.image.len() };
             to_image.push(y.narrow(0, place.text.len(), rows)?);
             to_text.push(y.narrow(0, 0, place.text.len())?);
-            targets.push(image.narrow(0, place.image.start, rows)?);
+            targets.push(residual.narrow(0, place.image.start, rows)?);
         }
         // The feed-forward layers take as much again.
         drop((of_image, of_text));
@@ -142,11 +145,17 @@ impl Joint {
         })
     }
 
-    /// Queries, keys and values `(n, heads, d)` of tokens `(n, c)`.
+    /// Queries, keys and values `(n, heads, d)` of tokens `(n, c)`, as views.
     fn forward(&self, x: &Tensor) -> Result<[Tensor; 3]> {
         let qkv = self.qkv.forward(x)?.reshape((x.dim(0)?, 3, self.heads, ()))?;
         let part = |i: usize| qkv.narrow(1, i, 1)?.squeeze(1);
-        Ok([self.norms[0].forward(&part(0)?)?, self.norms[1].forward(&part(1)?)?, part(2)?])
+        Ok([part(0)?, part(1)?, part(2)?])
+    }
+
+    /// Some of them, for the joint attention.
+    fn run<'a>(&'a self, [q, k, v]: &'a [Tensor; 3]) -> attention::Run<'a> {
+        let [q_norm, k_norm] = self.norms.each_ref().map(Norm::weights);
+        attention::Run { q, k, v, norms: (q_norm, k_norm) }
     }
 }
 

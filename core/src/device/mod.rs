@@ -3,6 +3,9 @@
 //! What a user names is never silently replaced: a device that is not there and a precision that
 //! the device cannot compute are errors. What `auto` resolved to is reported by [`Placement`].
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -106,6 +109,18 @@ pub struct Placement {
     candle: candle_core::Device,
 }
 
+/// Bytes of a device's memory.
+#[cfg(feature = "gpu-check")]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Memory {
+    /// Of tensors, now.
+    pub(crate) used: u64,
+    /// The most since the peak was forgotten.
+    pub(crate) peak: u64,
+    /// What could still be had.
+    pub(crate) free: u64,
+}
+
 impl Placement {
     /// Resolves what a user asked for.
     ///
@@ -113,22 +128,26 @@ impl Placement {
     /// [`ErrorKind::DeviceUnavailable`] if the named device is not part of this build or machine,
     /// [`ErrorKind::Unsupported`] if it cannot compute in the named precision.
     pub fn resolve(device: Device, precision: Precision) -> Result<Self> {
-        let device = match device {
-            Device::Auto | Device::Cpu => Device::Cpu,
-            Device::Cuda(_) => return Err(not_built("CUDA", device)),
-            Device::Metal(_) => return Err(not_built("Metal", device)),
+        let (device, candle) = match device {
+            // What keeps a device from being opened is told where it is named.
+            Device::Auto => [Device::Cuda(0), Device::Metal(0)]
+                .into_iter()
+                .find_map(|device| Some((device, open(device).ok()?)))
+                .unwrap_or((Device::Cpu, candle_core::Device::Cpu)),
+            named => (named, open(named)?),
         };
-        let precision = match precision {
-            Precision::Auto | Precision::F32 => Precision::F32,
-            Precision::Bf16 => Precision::Bf16,
-            Precision::F16 => {
+        let precision = match (precision, device) {
+            (Precision::Auto, Device::Cuda(_)) => Precision::Bf16,
+            (Precision::Auto | Precision::F32, _) => Precision::F32,
+            (Precision::Bf16, _) => Precision::Bf16,
+            (Precision::F16, _) => {
                 return Err(Error::unsupported(format!(
                     "{precision} is not available on {device}; use f32, bf16 or auto"
                 ))
                 .with("field", "precision"));
             }
         };
-        Ok(Self { device, precision, candle: candle_core::Device::Cpu })
+        Ok(Self { device, precision, candle })
     }
 
     /// The device; never [`Device::Auto`].
@@ -139,6 +158,36 @@ impl Placement {
     /// The precision; never [`Precision::Auto`].
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// The device in words.
+    #[cfg(feature = "gpu-check")]
+    pub(crate) fn describe(&self) -> String {
+        match &self.candle {
+            #[cfg(feature = "cuda")]
+            candle_core::Device::Cuda(device) => cuda::describe(device),
+            _ => self.device.to_string(),
+        }
+    }
+
+    /// Bytes of the device's memory, where it tells.
+    #[cfg(feature = "gpu-check")]
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        match &self.candle {
+            #[cfg(feature = "cuda")]
+            candle_core::Device::Cuda(device) => cuda::memory(device).ok(),
+            _ => None,
+        }
+    }
+
+    /// From now on, what is the most in use is counted anew.
+    #[cfg(feature = "gpu-check")]
+    pub(crate) fn forget_peak(&self) {
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = &self.candle {
+            // What cannot be counted anew is counted from the start.
+            let _ = cuda::forget_peak(device);
+        }
     }
 
     pub(crate) fn candle(&self) -> &candle_core::Device {
@@ -176,9 +225,22 @@ pub fn set_threads(threads: usize) -> Result<()> {
     })
 }
 
-fn not_built(what: &str, device: Device) -> Error {
-    Error::new(ErrorKind::DeviceUnavailable, format!("this build has no {what} support"))
-        .with("device", device)
+/// Opens a named device.
+fn open(device: Device) -> Result<candle_core::Device> {
+    let opened = match device {
+        Device::Auto | Device::Cpu => Ok(candle_core::Device::Cpu),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => cuda::open(index).map_err(|why| format!("CUDA: {why}")),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => Err("this build has no CUDA support".to_owned()),
+        #[cfg(feature = "metal")]
+        Device::Metal(index) => {
+            candle_core::Device::new_metal(index).map_err(|why| format!("Metal: {why}"))
+        }
+        #[cfg(not(feature = "metal"))]
+        Device::Metal(_) => Err("this build has no Metal support".to_owned()),
+    };
+    opened.map_err(|why| Error::new(ErrorKind::DeviceUnavailable, why).with("device", device))
 }
 
 /// Turns a tensor library's error into ours. The only place that recognises a full memory.
@@ -212,12 +274,16 @@ mod tests {
     #[test]
     fn a_named_device_is_never_replaced() {
         for device in [Device::Cuda(0), Device::Metal(0)] {
-            let error = Placement::resolve(device, Precision::Auto).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::DeviceUnavailable);
+            match Placement::resolve(device, Precision::Auto) {
+                Ok(placement) => assert_eq!(placement.device(), device),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::DeviceUnavailable),
+            }
         }
         let error = Placement::resolve(Device::Cpu, Precision::F16).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let auto = Placement::resolve(Device::Auto, Precision::Auto).unwrap();
-        assert_eq!(auto.to_string(), "cpu f32");
+        if cfg!(not(any(feature = "cuda", feature = "metal"))) {
+            assert_eq!(auto.to_string(), "cpu f32");
+        }
     }
 }

@@ -1,0 +1,62 @@
+//! What a service needs: memory that does not grow, batches that are halved when it is full, and work that
+//! goes on after an error.
+
+use candle_core::{DType, Tensor};
+use serde_json::json;
+
+use super::Report;
+use super::taggers::picture;
+use crate::control::Control;
+use crate::device::{Placement, classify};
+use crate::edit::{EditOptions, EditPipeline, EditRequest, OutputSize};
+use crate::error::{Error, Result};
+use crate::options::LoadOptions;
+use crate::pixels::Input;
+use crate::tagger::Tagger;
+
+const RUNS: usize = 200;
+
+pub(super) fn run(report: &mut Report, placement: &Placement) -> Result<()> {
+    let at = || LoadOptions::default().device(placement.device());
+    let edits = EditPipeline::load("demo", &at())?;
+    let mut in_use = Vec::new();
+    for i in 0..RUNS {
+        // Sizes out of a sequence; the first half meets all that the second half has.
+        let (width, height) = (32 + 16 * (i * 7 % 12) as u32, 32 + 16 * (i * 5 % 12) as u32);
+        let request = EditRequest::new(picture(width, height, i as u32)?, "make it blue");
+        let options =
+            EditOptions::default().num_inference_steps(2).size(OutputSize::Exact(width, height));
+        edits.edit_batch(&vec![request; 1 + i % 3], &options, &Control::new())?;
+        in_use.push(placement.memory().map_or(0, |memory| memory.used));
+    }
+    let grown = in_use[RUNS - 1].saturating_sub(in_use[RUNS / 2]);
+    let outcome = report.compare("growth of memory in 100 edits, MB", grown as f32 / 1e6, 1.0);
+
+    // A tagger whose batch does not fit beside a tensor that takes nearly everything.
+    let tagger = Tagger::load("demo", &at())?.with_batch_size(4096)?;
+    let one = tagger.scores([picture(64, 64, 1)?], &Control::new()).remove(0)?;
+    let free = placement.memory().map_or(0, |memory| memory.free);
+    let left = 64 << 20;
+    let ballast = usize::try_from(free.saturating_sub(left)).unwrap_or(0);
+    let ballast = Tensor::zeros(ballast, DType::U8, placement.candle())
+        .map_err(|e| classify(e, "cannot fill the memory"))?;
+    let pictures = vec![Input::from(picture(64, 64, 1)?); 4096];
+    let answers = tagger.scores(pictures, &Control::new());
+    drop(ballast);
+    let good = answers.iter().filter(|answer| answer.is_ok()).count();
+    let after = tagger.scores([picture(64, 64, 1)?], &Control::new()).remove(0)?;
+    let off = super::difference(&after, &one);
+    let outcomes = json!({
+        "growth": outcome,
+        "pictures tagged in a full memory": format!("{good} of {}", answers.len()),
+        "after it": report.compare("tags after a full memory", off, 1e-3),
+    });
+    if good < answers.len() {
+        let error = answers.into_iter().find_map(Result::err);
+        let first = error.as_ref().map(Error::to_string);
+        report.compare("tags in a full memory", f32::NAN, 0.0);
+        report.add("first error", json!(first));
+    }
+    report.add("steadiness", outcomes);
+    Ok(())
+}
