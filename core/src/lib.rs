@@ -95,6 +95,8 @@ mod tokens;
 mod weights;
 
 pub use control::{Control, Preview, Progress};
+#[doc(hidden)]
+pub use device::device_features;
 pub use device::{Device, Placement, Precision, set_threads};
 pub use edit::{
     EditOptions, EditPipeline, EditRequest, Edited, NegativePrompt, OutputSize, Preset,

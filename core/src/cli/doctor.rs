@@ -88,8 +88,10 @@ fn try_generator() -> Result<String> {
 }
 
 fn build() -> String {
-    let features = [("demo", cfg!(feature = "demo")), ("hub", cfg!(feature = "hub"))];
-    let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    let features = crate::device_features()
+        .into_iter()
+        .chain([("demo", cfg!(feature = "demo")), ("hub", cfg!(feature = "hub"))]);
+    let features: Vec<_> = features.filter(|(_, on)| *on).map(|(name, _)| name).collect();
     let profile = if cfg!(debug_assertions) { "DEBUG BUILD, slow" } else { "release" };
     format!("{profile}; features: {}", features.join(", "))
 }

@@ -243,6 +243,12 @@ fn open(device: Device) -> Result<candle_core::Device> {
     opened.map_err(|why| Error::new(ErrorKind::DeviceUnavailable, why).with("device", device))
 }
 
+/// Which devices this build can use, beside the CPU.
+#[doc(hidden)]
+pub fn device_features() -> [(&'static str, bool); 2] {
+    [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal"))]
+}
+
 /// Turns a tensor library's error into ours. The only place that recognises a full memory.
 pub(crate) fn classify(error: candle_core::Error, action: &str) -> Error {
     let text = error.to_string();
