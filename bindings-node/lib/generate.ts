@@ -2,11 +2,20 @@
 
 import { type BatchOptions, type CallOptions, type Errors, split } from "./answers";
 import { invalid, shown, type TagbrushError, taken } from "./errors";
-import { type ImageLike, type PathLike, refuseUnknown, toNative, toPath } from "./image";
+import {
+  checkEncoding,
+  type EncodeOptions,
+  type ImageLike,
+  type PathLike,
+  refuseUnknown,
+  toNative,
+  toNativeImage,
+  toPath,
+} from "./image";
 import { type Job, refuseNoSignal, run } from "./job";
 import { type Lora, loraFiles } from "./lora";
-import { type NativeGeneratePipeline, type NativePrompt, native } from "./native";
-import type { GenerateLoadOptions, GenerateOptions } from "./options";
+import { type NativeGeneratePipeline, type NativeMade, type NativeOrigin, type NativePrompt, native } from "./native";
+import type { GenerateLoadOptions, GenerateOptions, MetadataScheme } from "./options";
 import { outputs } from "./output-iter";
 import { asked, batch, Output, Pipeline, type PreviewOptions, refusePreview, withoutPreview } from "./pipeline";
 import { pathsOf } from "./tagger";
@@ -38,8 +47,78 @@ export interface GenerateRequest {
   readonly outpaint?: { left?: number; top?: number; right?: number; bottom?: number } | null | undefined;
 }
 
+/** What a file says of how its picture was made. */
+export interface MetadataOptions {
+  /** The notation; nothing is said unless set. See {@link Generated.metadata}. */
+  metadata?: MetadataScheme | null | undefined;
+}
+
 /** A picture that was generated. */
-export class Generated extends Output {}
+export class Generated extends Output {
+  readonly #origin: NativeOrigin;
+
+  /** @internal */
+  constructor(made: NativeMade, sources: readonly (ImageLike | undefined)[]) {
+    super(made, sources);
+    this.#origin = made.origin as NativeOrigin;
+  }
+
+  /**
+   * What a file says of how this picture was made: prompts, options, and the names and hashes of the model and of LoRA
+   * files, but not a picture that it was made from.
+   *
+   * A hash is the first ten digits of the file's SHA-256, for which the whole file is read when it is asked for the first
+   * time: some seconds for a large model. Models in folders, which are many files, have none.
+   *
+   * @param scheme `"fooocus"` for JSON as Fooocus writes it, `"a1111"` for lines as the web UI of AUTOMATIC1111 writes
+   * them.
+   */
+  metadata(scheme: MetadataScheme = "fooocus"): Promise<string> {
+    return run(
+      (listener) => this.#origin.metadata(schemeName(scheme), listener),
+      (text: string) => text,
+    );
+  }
+
+  /**
+   * The bytes of a file of this format, as {@link Image.encode} gives them, which may say how the picture was made: in PNG
+   * as texts `parameters` and `fooocus_scheme`, in JPEG and WebP as EXIF.
+   */
+  encode(
+    format: "png" | "jpeg" | "jpg" | "webp" = "png",
+    options: EncodeOptions & MetadataOptions = {},
+  ): Promise<Buffer> {
+    return run(
+      (listener) => {
+        refuseUnknown(options, ["quality", "metadata"]);
+        const { quality, metadata } = options;
+        checkEncoding(format, quality);
+        if (metadata == null) return toNativeImage(this.image).encode(format, quality, listener);
+        return this.#origin.encode(format, quality, schemeName(metadata), listener);
+      },
+      (bytes: Buffer) => bytes,
+    );
+  }
+
+  /** Writes the picture to a file; see {@link Image.save}. With `metadata`, the file says how it was made. */
+  override save(path: PathLike, options: MetadataOptions = {}): Promise<void> {
+    return run(
+      (listener) => {
+        refuseUnknown(options, ["metadata"]);
+        const { metadata } = options;
+        const file = toPath(path, "path");
+        if (metadata == null) return toNativeImage(this.image).save(file, listener);
+        return this.#origin.save(file, schemeName(metadata), listener);
+      },
+      () => {},
+    );
+  }
+}
+
+function schemeName(scheme: unknown): string {
+  if (typeof scheme !== "string") throw invalid("metadata", `expected a string, got ${shown(scheme)}`);
+  return scheme;
+}
 
 /**
  * A loaded model that generates: SDXL, sampled as Fooocus does. Calls are answered one after the other, because a batch

@@ -41,12 +41,15 @@ const kinds = "a path, a file: URL, the bytes of an image file, { data, width, h
 
 /** @internal */
 export let wrapImage: (image: NativeImage) => Image;
+/** @internal */
+export let toNativeImage: (image: Image) => NativeImage;
 let nativeOf: (value: unknown) => NativeImage | undefined;
 
 /** An 8-bit RGB or RGBA picture. Never changes. */
 export class Image {
   static {
     wrapImage = (image) => new Image(image);
+    toNativeImage = (image) => image.#native;
     nativeOf = (value) => (typeof value === "object" && value && #native in value ? value.#native : undefined);
   }
 
@@ -113,10 +116,7 @@ export class Image {
       (listener) => {
         refuseUnknown(options, ["quality"]);
         const { quality } = options;
-        if (typeof format !== "string") throw invalid("format", `expected a string, got ${shown(format)}`);
-        if (quality !== undefined && typeof quality !== "number") {
-          throw invalid("quality", `expected a number, got ${shown(quality)}`);
-        }
+        checkEncoding(format, quality);
         return this.#native.encode(format, quality, listener);
       },
       (bytes: Buffer) => bytes,
@@ -143,6 +143,14 @@ export class Image {
   /** @internal */
   [inspect.custom](): string {
     return `Image(${this.width} x ${this.height}, ${this.channels === 4 ? "RGBA" : "RGB"})`;
+  }
+}
+
+/** Refuses what cannot be how a picture is written. */
+export function checkEncoding(format: unknown, quality: unknown): void {
+  if (typeof format !== "string") throw invalid("format", `expected a string, got ${shown(format)}`);
+  if (quality !== undefined && typeof quality !== "number") {
+    throw invalid("quality", `expected a number, got ${shown(quality)}`);
   }
 }
 

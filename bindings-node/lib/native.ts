@@ -113,6 +113,13 @@ export interface NativeMade {
   request: number;
   variant: number;
   values?: Float32Array;
+  origin?: NativeOrigin;
+}
+
+export interface NativeOrigin {
+  metadata(scheme: string, listener: Listener<string>): Answer<Running>;
+  encode(format: string, quality: number | undefined, scheme: string, listener: Listener<Buffer>): Answer<Running>;
+  save(path: string, scheme: string, listener: Listener<undefined>): Answer<Running>;
 }
 
 export interface NativeOutputs {

@@ -153,6 +153,12 @@ export interface EditOptions {
 /** Ways of sampling by their speed. The last three need a LoRA file, which `performanceLora` names. */
 export type Performance = "Quality" | "Speed" | "Extreme Speed" | "Lightning" | "Hyper-SD";
 
+/**
+ * How a file says what its picture was made with: JSON as Fooocus has it, or lines as the web UI of AUTOMATIC1111 has them.
+ * Both are read by Fooocus.
+ */
+export type MetadataScheme = "fooocus" | "a1111";
+
 /** How steps of denoising are made. */
 export type Sampler =
   | "euler"

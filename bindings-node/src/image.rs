@@ -127,7 +127,8 @@ impl Image {
     }
 }
 
-fn file_format(name: &str, quality: Option<f64>) -> Result<ImageFormat> {
+/// A format by its name, with the quality that only one of them has.
+pub(crate) fn file_format(name: &str, quality: Option<f64>) -> Result<ImageFormat> {
     match (name.parse()?, quality) {
         (format, None) => Ok(format),
         (ImageFormat::Jpeg { .. }, Some(quality)) if quality.fract() == 0.0 => {

@@ -19,6 +19,7 @@ mod image_in;
 mod lane;
 mod models;
 mod options;
+mod origin;
 mod outputs;
 mod prompter;
 mod running;

@@ -9,6 +9,7 @@ use tagbrush::{Control, Error, ErrorKind, Result};
 use crate::errors::{Answer, answer};
 use crate::image::Image;
 use crate::lane::Lane;
+use crate::origin::Origin;
 use crate::running::{Listener, QUIET, Running, start_each};
 use crate::values::exact;
 
@@ -25,6 +26,8 @@ pub struct Made {
     pub variant: u32,
     /// The values before they were rounded to 8 bits.
     pub values: Option<Float32Array>,
+    /// How it was generated.
+    pub origin: Option<Origin>,
 }
 
 impl From<tagbrush::Edited> for Made {
@@ -35,16 +38,18 @@ impl From<tagbrush::Edited> for Made {
 }
 
 impl From<tagbrush::Generated> for Made {
-    fn from(generated: tagbrush::Generated) -> Self {
-        let tagbrush::Generated { image, values, request, variant, seed, .. } = generated;
-        made(image, values.as_deref(), [request, variant], seed)
+    fn from(mut generated: tagbrush::Generated) -> Self {
+        let (image, values) = (generated.image.clone(), generated.values.take());
+        let place = [generated.request, generated.variant];
+        let made = made(image, values.as_deref(), place, generated.seed);
+        Self { origin: Some(Origin(generated)), ..made }
     }
 }
 
 fn made(image: tagbrush::Image, values: Option<&[f32]>, place: [usize; 2], seed: u64) -> Made {
     let [request, variant] = place.map(|number| number as u32);
     let values = values.map(|values| Float32Array::new(values.to_vec()));
-    Made { image: Image::new(image), seed: exact(seed), request, variant, values }
+    Made { image: Image::new(image), seed: exact(seed), request, variant, values, origin: None }
 }
 
 /// The places of outputs, and what is wrong with pictures of requests that the core never sees.

@@ -363,6 +363,72 @@ test("performances", async () => {
   assert.throws(() => performanceLora("Turbo"), { code: "invalid_input" });
 });
 
+/** The texts of a PNG by their keywords, and the texts of EXIF in a JPEG or WebP by their numbers. */
+function texts(bytes) {
+  const found = {};
+  if (bytes[0] === 0x89) {
+    for (let at = 8; at < bytes.length; at += 12 + bytes.readUInt32BE(at)) {
+      const kind = bytes.toString("latin1", at + 4, at + 8);
+      const data = bytes.subarray(at + 8, at + 8 + bytes.readUInt32BE(at));
+      const end = data.indexOf(0);
+      if (kind === "tEXt") found[data.toString("latin1", 0, end)] = data.toString("latin1", end + 1);
+      // No compression, no language, no translated keyword.
+      if (kind === "iTXt") found[data.toString("latin1", 0, end)] = data.toString("utf8", end + 5);
+    }
+    return found;
+  }
+  const start = bytes.indexOf("MM\0*");
+  if (start < 0) return found;
+  const tiff = bytes.subarray(start);
+  for (let i = 0; i < tiff.readUInt16BE(8); i++) {
+    const [length, place] = [14, 18].map((at) => tiff.readUInt32BE(12 * i + at));
+    found[tiff.readUInt16BE(12 * i + 10)] = tiff.toString("utf8", place, place + length - 1);
+  }
+  return found;
+}
+
+test("files say how they were made", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tagbrush-"));
+  const [made] = await pipeline.generate("a 红 cat", { ...FAST, negativePrompt: "bad" });
+  const told = JSON.parse(await made.metadata());
+  assert.deepEqual([told.prompt, told.seed, told.steps, told.base_model], ["a 红 cat", "3", 2, "model"]);
+  assert.match(await made.metadata("a1111"), /^a 红 cat\nNegative prompt: bad\nSteps: 2, Sampler: DPM\+\+ 2M SDE Karras, Seed: 3/);
+  for (const metadata of ["fooocus", "a1111"]) {
+    const text = await made.metadata(metadata);
+    for (const end of ["png", "jpg", "webp"]) {
+      const file = join(folder, `${metadata}.${end}`);
+      await made.save(file, { metadata });
+      const bytes = readFileSync(file);
+      const { parameters, fooocus_scheme, [0x9286]: comment, [0x927c]: note } = texts(bytes);
+      assert.deepEqual([parameters ?? comment, fooocus_scheme ?? note], [text, metadata], end);
+      assert.deepEqual(await made.encode(end, { metadata }), bytes);
+    }
+  }
+  const low = await made.encode("jpeg", { quality: 10, metadata: "a1111" });
+  assert(low.length < (await made.encode("jpeg", { metadata: "a1111" })).length && texts(low)[0x9286]);
+  // Nothing is said unless it is asked for.
+  for (const options of [undefined, { metadata: undefined }, { metadata: null }]) {
+    assert.deepEqual(await made.encode("png", options), await made.image.encode("png"));
+  }
+  await made.save(join(folder, "plain.png"));
+  assert.deepEqual(texts(readFileSync(join(folder, "plain.png"))), {});
+  for await (const one of pipeline.generateIter(["a"], FAST)) assert.equal(JSON.parse(await one.metadata()).prompt, "a");
+  const wrong = [
+    [() => made.metadata("a111"), "metadata"],
+    [() => made.metadata(3), "metadata"],
+    [() => made.encode("png", { metadata: "none" }), "metadata"],
+    [() => made.encode("png", { quality: 3, metadata: "a1111" }), "quality"],
+    [() => made.encode("gif", { metadata: "a1111" }), "format"],
+    [() => made.encode("png", { meta: "a1111" }), "meta"],
+    [() => made.save("a.png", { metadata: 3 }), "metadata"],
+    [() => made.save("a.png", { quality: 3 }), "quality"],
+  ];
+  for (const [call, field] of wrong) {
+    const error = await failure(call());
+    assert.deepEqual([error.code, error.context.field], ["invalid_input", field], error.message);
+  }
+});
+
 test("prompts are prepared", async () => {
   const folder = await mkdtemp(join(tmpdir(), "tagbrush-"));
   await writeFile(join(folder, "color.txt"), "red\ngreen\n");

@@ -220,6 +220,7 @@ test("both packages have what the core has", () => {
     ...rustMembers("options.rs", "LoadOptions"),
     ...rustMembers("generate/mod.rs", "GeneratePipeline"),
     ...rustMembers("generate/mod.rs", "Generated"),
+    ...rustMembers("generate/metadata/mod.rs", "Generated"),
     ...["GenerateOptions", "GenerateRequest", "SizeGuidance"].flatMap((type) =>
       rustMembers("generate/options.rs", type),
     ),
@@ -227,6 +228,7 @@ test("both packages have what the core has", () => {
   assert(core.length > 100, `${core.length} names were found`);
   const some = ["Tagger.select", "EditPipeline.check", "EditOptions.preset"];
   some.push("Generated.seed", "GenerateOptions.denoise", "GenerateRequest.image", "SizeGuidance.end");
+  some.push("Generated.metadata", "Generated.encode", "Generated.save");
   for (const name of [...Object.keys(OTHERWISE), ...some]) {
     assert(core.includes(name), `${name} is not in the core`);
   }

@@ -17,6 +17,7 @@ import {
   type ImageLike,
   type Job,
   type Label,
+  type MetadataScheme,
   type Preview,
   type Progress,
   pull,
@@ -103,6 +104,10 @@ await generator.generate("a cat", { size: [width, height], preview: true });
 const how: GenerateOptions = { n: 2, size: [64, 64], steps: 4, sampler, scheduler, sizeGuidance: { end: 0.5 }, seed: 5n };
 const generated: Generated[] = await generator.generate("a cat", { ...how, negativePrompt: "bad", image: "a.png" });
 const start: ImageLike | undefined = generated[0]?.source;
+const scheme: MetadataScheme = "a1111";
+const text: string | undefined = await generated[0]?.metadata(scheme);
+const bytes: Buffer | undefined = await generated[0]?.encode("jpeg", { quality: 90, metadata: scheme });
+await generated[0]?.save(new URL("file:///a.png"), { metadata: "fooocus" });
 const prompts: (string | GenerateRequest)[] = ["a cat", { prompt: "a dog", image: images[0], seed: 3 }];
 const generating: Job<Generated[]> = generator.generateBatch(prompts, { size: "64x64", sizeGuidance: false });
 for await (const { image } of generator.generateIter(new Set(prompts), how)) console.log(image.width);
@@ -145,6 +150,8 @@ await pipeline.edit("a.png", "red", { size: "large" });
 await pipeline.edit("a.png", "red", { seed: "1" });
 // @ts-expect-error no such sampler
 await generator.generate("a cat", { sampler: "eular" });
+// @ts-expect-error no such notation
+await generated[0]?.save("a.png", { metadata: "a111" });
 // @ts-expect-error previews are for jobs
 generator.generateIter(["a cat"], { preview: true });
 // @ts-expect-error a request needs a prompt
@@ -164,5 +171,5 @@ pipeline.editIter(requests, { preview: true });
 // @ts-expect-error nothing can be assigned
 tags.ratings = [];
 
-console.log(selected, failed, area, start, await generating);
+console.log(selected, failed, area, start, text, bytes, await generating);
 console.log(rating, names, line, all, some, promise, row, separate, labels, seed, folder, aborted, wrong);

@@ -31,7 +31,7 @@ impl EditPipeline {
         loaded.or_raise(py).map(Self)
     }
 
-    /// For each output a tuple (image, seed, request, variant, values) or an exception object.
+    /// For each output a tuple (image, seed, request, variant, values, origin) or an exception object.
     fn edit_batch<'py>(
         &self,
         py: Python<'py>,

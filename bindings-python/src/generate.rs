@@ -38,7 +38,7 @@ impl GeneratePipeline {
         run_or_leave(py, load)?.or_raise(py).map(Self)
     }
 
-    /// For each output a tuple (image, seed, request, variant, values) or an exception object.
+    /// For each output a tuple (image, seed, request, variant, values, origin) or an exception object.
     fn generate_batch<'py>(
         &self,
         py: Python<'py>,

@@ -178,13 +178,7 @@ impl Image {
         format: &str,
         quality: Option<u8>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let format = match (format.parse().or_raise(py)?, quality) {
-            (format, None) => format,
-            (ImageFormat::Jpeg { .. }, Some(quality)) => ImageFormat::Jpeg { quality },
-            (_, Some(_)) => {
-                return Err(invalid("quality", "only JPEG has a quality")).or_raise(py);
-            }
-        };
+        let format = file_format(format, quality).or_raise(py)?;
         let bytes = py.detach(|| self.0.encode(format)).or_raise(py)?;
         Ok(PyBytes::new(py, &bytes))
     }
@@ -213,5 +207,14 @@ impl Image {
         let make = slf.get_type().getattr(name)?;
         let arguments = (image.0.width(), image.0.height(), image.tobytes(py));
         PyTuple::new(py, [make, arguments.into_pyobject(py)?.into_any()])
+    }
+}
+
+/// A format by its name, with the quality that only one of them has.
+pub(crate) fn file_format(name: &str, quality: Option<u8>) -> tagbrush::Result<ImageFormat> {
+    match (name.parse()?, quality) {
+        (format, None) => Ok(format),
+        (ImageFormat::Jpeg { .. }, Some(quality)) => Ok(ImageFormat::Jpeg { quality }),
+        (_, Some(_)) => Err(invalid("quality", "only JPEG has a quality")),
     }
 }

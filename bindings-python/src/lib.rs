@@ -16,6 +16,7 @@ mod image;
 mod image_in;
 mod models;
 mod options;
+mod origin;
 mod output_stream;
 mod outputs;
 mod prompter;
@@ -43,6 +44,8 @@ mod _core {
     use crate::models::{
         cache_dir, cpu_kernels, find_known, known_models, main, pull, set_threads,
     };
+    #[pymodule_export]
+    use crate::origin::Origin;
     #[pymodule_export]
     use crate::output_stream::OutputStream;
     #[pymodule_export]

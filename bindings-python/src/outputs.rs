@@ -10,6 +10,7 @@ use tagbrush::{Edited, Generated, Result};
 use crate::errors::exception;
 use crate::floats::Floats;
 use crate::image::Image;
+use crate::origin::Origin;
 
 /// A picture that a pipeline made.
 pub(crate) struct Made {
@@ -18,30 +19,35 @@ pub(crate) struct Made {
     request: usize,
     variant: usize,
     seed: u64,
+    /// How it was generated.
+    origin: Option<Origin>,
 }
 
 impl From<Edited> for Made {
     fn from(edited: Edited) -> Self {
         let Edited { image, values, request, variant, seed, .. } = edited;
-        Self { image, values, request, variant, seed }
+        Self { image, values, request, variant, seed, origin: None }
     }
 }
 
 impl From<Generated> for Made {
-    fn from(generated: Generated) -> Self {
-        let Generated { image, values, request, variant, seed, .. } = generated;
-        Self { image, values, request, variant, seed }
+    fn from(mut generated: Generated) -> Self {
+        let values = generated.values.take();
+        let image = generated.image.clone();
+        let (request, variant, seed) = (generated.request, generated.variant, generated.seed);
+        Self { image, values, request, variant, seed, origin: Some(Origin(generated)) }
     }
 }
 
 impl Made {
-    /// A tuple (image, seed, request, variant, values).
+    /// A tuple (image, seed, request, variant, values, origin).
     fn parts(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        let Self { image, values, request, variant, seed } = self;
+        let Self { image, values, request, variant, seed, origin } = self;
         let shape = [image.height() as usize, image.width() as usize, 3];
         let values =
             values.map(|values| Py::new(py, Floats::shared(values, &shape))).transpose()?;
-        (Py::new(py, Image(image))?, seed, request, variant, values).into_bound_py_any(py)
+        let origin = origin.map(|origin| Py::new(py, origin)).transpose()?;
+        (Py::new(py, Image(image))?, seed, request, variant, values, origin).into_bound_py_any(py)
     }
 }
 
@@ -68,7 +74,7 @@ impl Places {
         self.failed.len() * self.n
     }
 
-    /// A tuple (image, seed, request, variant, values) or an exception object for an output.
+    /// A tuple (image, seed, request, variant, values, origin) or an exception object for an output.
     pub(crate) fn output<'py>(
         &self,
         py: Python<'py>,

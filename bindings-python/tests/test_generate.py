@@ -1,6 +1,9 @@
 """Pictures from prompts with a tiny random model: the reference's values, order, seeds, options, callbacks, errors."""
 
+import copy
+import dataclasses
 import inspect
+import io
 import json
 import pickle
 import re
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import tagbrush
 from conftest import GENERATE_GOLDENS, GENERATE_MODEL
+from PIL import Image as PilImage
 from tagbrush import Generated, GeneratePipeline, GenerateRequest, Lora, Prompter, SizeGuidance, performance_lora
 
 FAST = {"size": (64, 64), "steps": 2, "seed": 3}
@@ -286,6 +290,66 @@ def test_notebooks_show_what_was_made(generator, picture, tmp_path):
     made.save(tmp_path / "a.png")
     assert tagbrush.Image.open(tmp_path / "a.png") == made.image
     assert repr(made).startswith("Generated(image=Image(")
+
+
+def test_files_say_how_they_were_made(generator, tmp_path):
+    (made,) = generator.generate("a 红 cat", negative_prompt="bad", **FAST)
+    told = json.loads(made.metadata())
+    assert (told["prompt"], told["seed"], told["steps"], told["base_model"]) == ("a 红 cat", "3", 2, GENERATE_MODEL.name)
+    assert told == json.loads(made.metadata("fooocus")) and told["metadata_scheme"] == "fooocus"
+    lines = made.metadata("a1111")
+    assert lines.startswith("a 红 cat\nNegative prompt: bad\nSteps: 2, Sampler: DPM++ 2M SDE Karras, Seed: 3, Size: 64x64")
+    for scheme, text in [("fooocus", made.metadata()), ("a1111", lines)]:
+        for name in ("a.png", "a.jpg", "a.webp"):
+            made.save(tmp_path / name, metadata=scheme)
+            assert written(tmp_path / name) == (text, scheme), name
+            data = made.encode(name[2:], metadata=scheme)
+            assert data == (tmp_path / name).read_bytes()
+    assert np.array_equal(np.asarray(PilImage.open(tmp_path / "a.png")), made.image.to_numpy())
+    low = made.encode("jpeg", quality=10, metadata="fooocus")
+    assert len(low) < len(made.encode("jpeg", metadata="fooocus")) and written(io.BytesIO(low))[0] == made.metadata()
+    # Nothing is said unless it is asked for.
+    assert made.encode("webp") == made.image.encode("webp") and written(io.BytesIO(made.encode()))[0] is None
+    made.save(tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes() == made.image.encode("png")
+    for other in generator.generate_iter(["a 红 cat"], **FAST, keep_values=True):
+        assert json.loads(other.metadata())["prompt"] == "a 红 cat" and other.values is not None
+
+
+def test_what_cannot_be_told_is_refused_by_name(generator, tmp_path):
+    (made,) = generator.generate("a", **FAST)
+    assert copy.copy(made).metadata() == copy.deepcopy(made).metadata() == made.metadata()
+    pickled = pickle.loads(pickle.dumps(made))
+    assert pickled.image == made.image and pickled.seed == 3
+    other = dataclasses.replace(made, image=tagbrush.Image.from_rgb8(1, 1, b"abc"))
+    for stranger in (pickled, other):
+        for call in (stranger.metadata, lambda s=stranger: s.encode(metadata="a1111")):
+            with pytest.raises(tagbrush.InvalidInputError, match="the process that made it") as failed:
+                call()
+            assert failed.value.context == {"field": "metadata"}
+        assert stranger.encode() == stranger.image.encode()
+    for call in (made.metadata, lambda s: made.encode(metadata=s), lambda s: made.save(tmp_path / "a.png", metadata=s)):
+        with pytest.raises(tagbrush.InvalidInputError, match="known: fooocus, a1111") as failed:
+            call("a111")
+        assert failed.value.context["field"] == "metadata"
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(tagbrush.InvalidInputError, match="only JPEG has a quality"):
+        made.encode(quality=3, metadata="a1111")
+    long = generator.generate("a\n" * 16000, **{**FAST, "steps": 1})[0]
+    with pytest.raises(tagbrush.InvalidInputError, match="at most") as failed:
+        long.encode("jpeg", metadata="fooocus")
+    assert failed.value.context["field"] == "metadata"
+
+
+def written(file) -> tuple[str | None, str | None]:
+    """The parameters in a file and the name of their notation, where Fooocus looks for them."""
+    with PilImage.open(file) as image:
+        if image.format == "PNG":
+            return image.info.get("parameters"), image.info.get("fooocus_scheme")
+        exif = image.getexif()
+    # Pillow reads texts of EXIF as Latin letters.
+    texts = (exif.get(0x9286), exif.get(0x927C))
+    return tuple(text if text is None else text.encode("latin-1").decode() for text in texts)
 
 
 def test_prompts_are_prepared(tmp_path):

@@ -13,6 +13,7 @@ from tagbrush import (
     GeneratePipeline,
     GenerateRequest,
     Image,
+    MetadataScheme,
     Sampler,
     SizeGuidance,
     Summary,
@@ -66,6 +67,11 @@ assert_type(generated, list[Generated])
 assert_type(generated[0].image, Image)
 assert_type(generated[0].values, NDArray[np.float32] | None)
 assert_type(generator.name, str)
+scheme: MetadataScheme = "a1111"
+assert_type(generated[0].metadata(), str)
+assert_type(generated[0].encode("jpeg", quality=90, metadata=scheme), bytes)
+generated[0].save(Path("a.png"), metadata="fooocus")
+generated[0].save("a.png", metadata="a111")  # pyright: ignore[reportArgumentType]
 both = ["a cat", GenerateRequest("a dog", seed=3)]
 assert_type(generator.generate_batch(both, scheduler="karras", size_guidance=SizeGuidance(end=0.5)), list[Generated])
 assert_type(generator.generate_batch(["a"], errors="return"), list[Generated | TagbrushError])

@@ -19,6 +19,7 @@ __all__ = [
     "Floats",
     "GeneratePipeline",
     "Image",
+    "Origin",
     "OutputStream",
     "Preview",
     "Prompter",
@@ -51,7 +52,7 @@ _EditRequest: TypeAlias = tuple[list[ImageLike], str, str | None, int | None]
 _GenerateRequest: TypeAlias = tuple[
     str, str, ImageLike | None, int | None, bool, ImageLike | None, tuple[int, int, int, int]
 ]
-_Output: TypeAlias = tuple[Image, int, int, int, Floats | None]
+_Output: TypeAlias = tuple[Image, int, int, int, Floats | None, Origin | None]
 
 @final
 class Image:
@@ -265,6 +266,16 @@ class OutputStream:
     def __next__(self) -> _Output | TagbrushError: ...
     def close(self) -> None:
         """Stops the work; what was not given is dropped."""
+
+@final
+class Origin:
+    """How a picture was generated."""
+
+    def metadata(self, scheme: str) -> str: ...
+    def encode(self, format: str, quality: int | None, metadata: str) -> bytes: ...
+    def save(self, path: _Path, metadata: str) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __deepcopy__(self, _memo: Any) -> Origin: ...
 
 @final
 class EditPipeline:

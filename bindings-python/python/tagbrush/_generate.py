@@ -15,13 +15,14 @@ from ._options import (
     GenerateLoadOptions,
     GenerateOptions,
     ImageLike,
+    MetadataScheme,
     OnPreview,
     Progress,
     StrPath,
     accepts,
 )
 from ._pipeline import Output, Pipeline, Work, batch, one_by_one
-from .errors import TagbrushError
+from .errors import InvalidInputError, TagbrushError
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -67,7 +68,64 @@ class GenerateRequest:
 
 
 class Generated(Output):
-    """A picture that was generated. A notebook shows it, beside what it was made from if there is such."""
+    """A picture that was generated. A notebook shows it, beside what it was made from if there is such.
+
+    Files of it may say how it was made. That is known in the process that made it: of a picture that was pickled only
+    the picture arrives.
+    """
+
+    _origin: _core.Origin | None = None
+
+    def metadata(self, scheme: MetadataScheme = "fooocus") -> str:
+        """What a file says of how this picture was made: prompts, options, and the names and hashes of the model and of
+        LoRA files, but not a picture that it was made from.
+
+        A hash is the first ten digits of the file's SHA-256, for which the whole file is read when it is asked for the
+        first time: some seconds for a large model. Models in folders, which are many files, have none.
+
+        Args:
+            scheme: ``"fooocus"`` for JSON as Fooocus writes it, ``"a1111"`` for lines as the web UI of AUTOMATIC1111
+                writes them.
+
+        Raises:
+            InvalidInputError: there is no such scheme, or the picture comes from another process.
+            InputOutputError: a file of the model cannot be read any more.
+        """
+        return self._known().metadata(scheme)
+
+    def encode(
+        self,
+        format: Literal["png", "jpeg", "jpg", "webp"] = "png",
+        *,
+        quality: int | None = None,
+        metadata: MetadataScheme | None = None,
+    ) -> bytes:
+        """The bytes of a file of this format, as :meth:`Image.encode` gives them, which may say how the picture was made:
+        in PNG as texts ``parameters`` and ``fooocus_scheme``, in JPEG and WebP as EXIF.
+
+        Args:
+            format, quality: see :meth:`Image.encode`.
+            metadata: a scheme of :meth:`metadata`; nothing is said unless set.
+
+        Raises:
+            InvalidInputError: as :meth:`metadata`, or they are beyond the 64 KiB that a JPEG can have.
+        """
+        if metadata is None:
+            return self.image.encode(format, quality=quality)
+        return self._known().encode(format, quality, metadata)
+
+    def save(self, path: StrPath, /, *, metadata: MetadataScheme | None = None) -> None:
+        """Write the picture to a file, as :meth:`Image.save` does; ``metadata`` as for :meth:`encode`."""
+        if metadata is None:
+            self.image.save(path)
+        else:
+            self._known().save(path, metadata)
+
+    def _known(self) -> _core.Origin:
+        if self._origin is None:
+            message = "how the picture was made is known only in the process that made it, and of that picture"
+            raise InvalidInputError(message, {"field": "metadata"})
+        return self._origin
 
 
 class GeneratePipeline(Pipeline):

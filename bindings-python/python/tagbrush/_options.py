@@ -25,6 +25,7 @@ __all__ = [
     "GenerateOptions",
     "ImageLike",
     "LoadOptions",
+    "MetadataScheme",
     "Performance",
     "Sampler",
     "Scheduler",
@@ -105,6 +106,10 @@ Scheduler: TypeAlias = Literal[
 
 Performance: TypeAlias = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
 """Ways of sampling by their speed. The last three need a LoRA file, which :func:`performance_lora` names."""
+
+MetadataScheme: TypeAlias = Literal["fooocus", "a1111"]
+"""How a file says what its picture was made with: JSON as Fooocus has it, or lines as the web UI of AUTOMATIC1111 has
+them. Both are read by Fooocus."""
 
 Errors: TypeAlias = Literal["raise", "return"]
 """Whether a failed item raises its exception, or has the exception object in its place."""

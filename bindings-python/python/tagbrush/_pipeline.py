@@ -94,13 +94,17 @@ class Work(NamedTuple, Generic[O]):
         """An output of the compiled half as people see it."""
         if isinstance(output, TagbrushError):
             return output
-        image, seed, request, variant, values = output
+        image, seed, request, variant, values, origin = output
         array = None
         if values is not None:
             import numpy as np
 
             array = np.asarray(values)
-        return self.kind(image, seed, request, variant, array, self.sources[request])
+        made = self.kind(image, seed, request, variant, array, self.sources[request])
+        if origin is not None:
+            # No field: `dataclasses.replace` with another picture must not take it along.
+            object.__setattr__(made, "_origin", origin)
+        return made
 
 
 # Warnings of the compiled half point at the caller of a public method that calls one of these two.
