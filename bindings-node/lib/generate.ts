@@ -14,7 +14,14 @@ import {
 } from "./image";
 import { type Job, refuseNoSignal, run } from "./job";
 import { type Lora, loraFiles } from "./lora";
-import { type NativeGeneratePipeline, type NativeMade, type NativeOrigin, type NativePrompt, native } from "./native";
+import {
+  type NativeGeneratePipeline,
+  type NativeMade,
+  type NativeOrigin,
+  type NativePrompt,
+  type NativeUnstyled,
+  native,
+} from "./native";
 import type { GenerateLoadOptions, GenerateOptions, MetadataScheme } from "./options";
 import { outputs } from "./output-iter";
 import { asked, batch, Output, Pipeline, type PreviewOptions, refusePreview, withoutPreview } from "./pipeline";
@@ -22,6 +29,16 @@ import { pathsOf } from "./tagger";
 
 /** Width and height of pictures that SDXL was trained with, from tall to wide, as Fooocus lists them. */
 export const ASPECT_RATIOS: readonly (readonly [width: number, height: number])[] = native.aspectRatios();
+
+/** Prompts without the styles around them. */
+export interface Unstyled {
+  /** What is to be seen. */
+  readonly prompt: string;
+  /** What is not to be seen. */
+  readonly negativePrompt?: string | null | undefined;
+  /** The names of the styles. */
+  readonly styles?: readonly string[] | null | undefined;
+}
 
 /** One prompt, with what belongs to it alone. */
 export interface GenerateRequest {
@@ -45,6 +62,8 @@ export interface GenerateRequest {
   readonly mask?: ImageLike | null | undefined;
   /** Pixels that are added at the sides of the picture. */
   readonly outpaint?: { left?: number; top?: number; right?: number; bottom?: number } | null | undefined;
+  /** What both prompts are without styles, where they have some: for metadata only. {@link Prompter} sets it. */
+  readonly unstyled?: Unstyled | null | undefined;
 }
 
 /** What a file says of how its picture was made. */
@@ -235,6 +254,22 @@ export class GeneratePipeline extends Pipeline {
     return this.#native.defaultSize;
   }
 
+  /**
+   * The styles that go with the model unless others are named, where it has some of its own: the demo model has none, as
+   * it knows no such words. `undefined` leaves it to the user, who may want those that Fooocus takes.
+   */
+  get defaultStyles(): readonly string[] | undefined {
+    return this.#native.defaultStyles ?? undefined;
+  }
+
+  /**
+   * Whether fast ways of sampling need the LoRA file that {@link performanceLora} names: not where the model itself makes
+   * pictures in few steps, as the demo model does.
+   */
+  get needsPerformanceLoras(): boolean {
+    return this.#native.needsPerformanceLoras;
+  }
+
   #run(
     begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions & PreviewOptions; errors: Errors },
     signal: AbortSignal | null | undefined,
@@ -263,6 +298,21 @@ function sides(outpaint: NonNullable<GenerateRequest["outpaint"]>, at: { request
   return [left, top, right, bottom];
 }
 
+function toUnstyled(unstyled: Unstyled, at: { request: number }): NativeUnstyled {
+  const wrong = (what: string) => invalid("unstyled", what, at);
+  if (typeof unstyled !== "object") throw wrong(`expected an object, got ${shown(unstyled)}`);
+  refuseUnknown(unstyled, ["prompt", "negativePrompt", "styles"]);
+  const { prompt, negativePrompt, styles } = unstyled;
+  if (typeof prompt !== "string") throw wrong(`expected a prompt, got ${shown(prompt)}`);
+  const negative = negativePrompt ?? "";
+  if (typeof negative !== "string") throw wrong(`expected a negativePrompt, got ${shown(negative)}`);
+  const names = styles ?? [];
+  if (!Array.isArray(names) || !names.every((name) => typeof name === "string")) {
+    throw wrong(`expected a list of styles, got ${shown(names)}`);
+  }
+  return { prompt, negative, styles: [...names] };
+}
+
 /** The picture of a request, as it was given. */
 function source(request: string | GenerateRequest): ImageLike | undefined {
   return typeof request === "string" ? undefined : (request.image ?? undefined);
@@ -274,8 +324,8 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
   if (typeof request !== "object" || request === null) {
     throw invalid("requests", `expected a string or { prompt }, got ${shown(request)}`, at);
   }
-  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs", "mask", "outpaint"]);
-  const { prompt, negativePrompt, image, seed, asIs, mask, outpaint } = request;
+  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs", "mask", "outpaint", "unstyled"]);
+  const { prompt, negativePrompt, image, seed, asIs, mask, outpaint, unstyled } = request;
   if (typeof prompt !== "string") throw invalid("prompt", `expected a string, got ${shown(prompt)}`, at);
   if (negativePrompt != null && typeof negativePrompt !== "string") {
     throw invalid("negativePrompt", `expected a string, got ${shown(negativePrompt)}`, at);
@@ -289,6 +339,7 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
     asIs: asIs ?? false,
     ...(mask == null ? {} : { mask: toNative(mask, at) }),
     outpaint: sides(outpaint ?? {}, at),
+    ...(unstyled == null ? {} : { unstyled: toUnstyled(unstyled, at) }),
     ...(image == null ? {} : { image: toNative(image, at) }),
     seed: { seed: seed ?? undefined },
   };

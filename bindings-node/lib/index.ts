@@ -15,7 +15,14 @@ export type { BatchOptions, CallOptions, Errors } from "./answers";
 export { Edited, EditPipeline, EditRequest } from "./edit";
 export { AbortError, type ErrorCode, type ErrorContext, TagbrushError } from "./errors";
 export type { Summary } from "./folder";
-export { ASPECT_RATIOS, Generated, GeneratePipeline, type GenerateRequest, type MetadataOptions } from "./generate";
+export {
+  ASPECT_RATIOS,
+  Generated,
+  GeneratePipeline,
+  type GenerateRequest,
+  type MetadataOptions,
+  type Unstyled,
+} from "./generate";
 export { type EncodeOptions, Image, type ImageLike, type PathLike, type RawPixels } from "./image";
 export { Job, type Preview, type Progress } from "./job";
 export { type Lora, performanceLora } from "./lora";

@@ -151,6 +151,13 @@ export interface NativePrompt {
   asIs: boolean;
   mask?: NativeInput;
   outpaint: number[];
+  unstyled?: NativeUnstyled;
+}
+
+export interface NativeUnstyled {
+  prompt: string;
+  negative: string;
+  styles: string[];
 }
 
 export interface NativePrompter {
@@ -160,7 +167,7 @@ export interface NativePrompter {
     negative: string,
     options: Options,
   ): Answer<{
-    requests: { prompt: string; negative: string; seed: number | bigint }[];
+    requests: { prompt: string; negative: string; seed: number | bigint; unstyled: NativeUnstyled }[];
     loras: { file: string; scale: number }[];
   }>;
 }
@@ -175,6 +182,8 @@ export interface NativeGeneratePipeline {
   generateIter(requests: NativePrompt[], options: Options): Answer<NativeOutputs>;
   setLoras(loras: { file: string; scale: number }[], listener: Listener<undefined>): Answer<Running>;
   readonly defaultSize: [number, number];
+  readonly defaultStyles: string[] | null;
+  readonly needsPerformanceLoras: boolean;
   readonly device: string;
   readonly dtype: string;
 }

@@ -77,7 +77,13 @@ export class Prompter {
     }
     const { requests, loras } = taken(this.#native.prepare(prompt, negativePrompt ?? "", rest));
     return {
-      requests: requests.map(({ prompt, negative, seed }) => ({ prompt, negativePrompt: negative, seed, asIs: true })),
+      requests: requests.map(({ prompt, negative, seed, unstyled }) => ({
+        prompt,
+        negativePrompt: negative,
+        seed,
+        asIs: true,
+        unstyled: { prompt: unstyled.prompt, negativePrompt: unstyled.negative, styles: unstyled.styles },
+      })),
       loras,
     };
   }

@@ -2,7 +2,9 @@
 //! see.
 
 use napi_derive::napi;
-use tagbrush::{Control, Error, GenerateRequest, Input, Lora, Outpaint, Performance, Result};
+use tagbrush::{
+    Control, Error, GenerateRequest, Input, Lora, Outpaint, Performance, Result, Unstyled,
+};
 
 use crate::edit::LoraFile;
 use crate::errors::{Answer, answer};
@@ -37,6 +39,26 @@ pub struct Prompt<'a> {
     pub mask: Option<Given>,
     /// What is added on the left, above, on the right and below.
     pub outpaint: Vec<u32>,
+    /// Both prompts without their styles.
+    pub unstyled: Option<UnstyledPrompt>,
+}
+
+/// Prompts without the styles around them.
+#[napi(object)]
+pub struct UnstyledPrompt {
+    /// What is to be seen.
+    pub prompt: String,
+    /// What is not to be seen.
+    pub negative: String,
+    /// The names of the styles.
+    pub styles: Vec<String>,
+}
+
+impl From<Unstyled> for UnstyledPrompt {
+    fn from(unstyled: Unstyled) -> Self {
+        let Unstyled { prompt, negative_prompt: negative, styles } = unstyled;
+        Self { prompt, negative, styles }
+    }
 }
 
 #[napi]
@@ -117,6 +139,18 @@ impl GeneratePipeline {
         vec![width as u32, height as u32]
     }
 
+    /// The styles that go with the model, where it has some of its own.
+    #[napi(getter)]
+    pub fn default_styles(&self) -> Option<Vec<String>> {
+        self.pipeline.default_styles().map(<[_]>::to_vec)
+    }
+
+    /// Whether fast ways of sampling need a LoRA file.
+    #[napi(getter)]
+    pub fn needs_performance_loras(&self) -> bool {
+        self.pipeline.needs_performance_loras()
+    }
+
     /// Where it runs.
     #[napi(getter)]
     pub fn device(&self) -> String {
@@ -149,6 +183,10 @@ fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
         converted.outpaint = Outpaint { left, top, right, bottom };
     }
     converted.as_is = request.as_is;
+    converted.unstyled = request.unstyled.map(|unstyled| {
+        let UnstyledPrompt { prompt, negative: negative_prompt, styles } = unstyled;
+        Unstyled { prompt, negative_prompt, styles }
+    });
     converted.seed = seed(&request.seed)?;
     Ok((converted, error.or(wrong)))
 }

@@ -6,6 +6,7 @@ use napi_derive::napi;
 
 use crate::edit::LoraFile;
 use crate::errors::{Answer, answer};
+use crate::generate::UnstyledPrompt;
 use crate::options::{Options, prepare_options};
 use crate::values::exact;
 
@@ -22,6 +23,8 @@ pub struct PreparedPrompt {
     pub negative: String,
     /// Its seed.
     pub seed: Either<f64, BigInt>,
+    /// Both prompts without their styles.
+    pub unstyled: UnstyledPrompt,
 }
 
 /// Requests and the LoRA files that they need.
@@ -76,6 +79,7 @@ impl Prompter {
                 prompt: request.prompt,
                 negative: request.negative_prompt,
                 seed: exact(request.seed.unwrap_or_default()),
+                unstyled: request.unstyled.unwrap_or_default().into(),
             });
             let loras = prepared
                 .loras

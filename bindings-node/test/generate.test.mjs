@@ -276,6 +276,32 @@ test("previews are of every output", async () => {
   assert.throws(() => pipeline.generateIter(["a"], { ...FAST, preview: true }), { context: { field: "preview" } });
 });
 
+test("a model says what goes with it", async () => {
+  const demo = await GeneratePipeline.load("demo");
+  assert.deepEqual([demo.defaultStyles, demo.needsPerformanceLoras], [[], false]);
+  assert.deepEqual([pipeline.defaultStyles, pipeline.needsPerformanceLoras], [undefined, true]);
+});
+
+test("files say which styles were around a prompt", async () => {
+  const { requests } = new Prompter().prepare("a cat", { negativePrompt: "bad", styles: ["Fooocus Sharp"], seed: 5 });
+  const own = { prompt: "a cat, sharp", unstyled: { prompt: "a cat", styles: ["Mine"] } };
+  const made = await pipeline.generateBatch([...requests, own, "a cat"], FAST);
+  const told = await Promise.all(made.map(async (one) => JSON.parse(await one.metadata())));
+  assert.deepEqual(
+    told.map(({ prompt, negative_prompt, styles }) => [prompt, negative_prompt, styles]),
+    [
+      ["a cat", "bad", "['Fooocus Sharp']"],
+      ["a cat", "", "['Mine']"],
+      ["a cat", "", "[]"],
+    ],
+  );
+  assert.deepEqual(told[1].full_prompt, ["a cat, sharp"]);
+  for (const unstyled of [3, {}, { prompt: "a", styles: "Mine" }, { prompt: "a", negativePrompt: 3 }]) {
+    const error = await failure(pipeline.generateBatch([{ prompt: "a", unstyled }], FAST));
+    assert.deepEqual([error.code, error.context.field, error.context.request], ["invalid_input", "unstyled", 0]);
+  }
+});
+
 test("sizes are told", () => {
   assert.deepEqual(pipeline.defaultSize, [1152, 896]);
   assert.equal(ASPECT_RATIOS.length, 26);
@@ -438,9 +464,12 @@ test("prompts are prepared", async () => {
   const how = { negativePrompt: "bad.", n: 2, seed: 5, wildcardsInOrder: true };
   assert.deepEqual(prompter.prepare("a __color__ [[cat, dog]], <lora:Film:0.5>", how), {
     requests: [
-      { prompt: "a red cat", negativePrompt: "bad", seed: 5, asIs: true },
-      { prompt: "a green dog", negativePrompt: "bad", seed: 6, asIs: true },
-    ],
+      ["a red cat", 5],
+      ["a green dog", 6],
+    ].map(([prompt, seed]) => {
+      const texts = { prompt, negativePrompt: "bad" };
+      return { ...texts, seed, asIs: true, unstyled: { ...texts, styles: [] } };
+    }),
     loras: [{ file: join(folder, "Film.safetensors"), scale: 0.5 }],
   });
   const wrong = [

@@ -137,10 +137,6 @@ const OTHERWISE = {
   "EditOptions.notes": [],
   // Options are checked by the calls that take them.
   "GenerateOptions.check": [],
-  // Not there yet.
-  "GeneratePipeline.default_styles": [],
-  "GeneratePipeline.needs_performance_loras": [],
-  "GenerateRequest.unstyled": [],
   // A request is made by its class, or is an object.
   "GenerateRequest.new": [],
 };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tagbrush::{Control, GenerateRequest, Input, Outpaint, Performance};
+use tagbrush::{Control, GenerateRequest, Input, Outpaint, Performance, Unstyled};
 
 use crate::errors::OrRaise;
 use crate::image_in::input;
@@ -18,7 +18,7 @@ use crate::running::{Listeners, run, run_or_leave};
 pub(crate) struct GeneratePipeline(tagbrush::GeneratePipeline);
 
 /// Prompt, negative prompt, the picture to start from, the request's own seed, whether texts are as they are, the
-/// mask, and what is added at the sides.
+/// mask, what is added at the sides, and both prompts without their styles.
 type Request<'py> = (
     String,
     String,
@@ -27,6 +27,7 @@ type Request<'py> = (
     bool,
     Option<Bound<'py, PyAny>>,
     (usize, usize, usize, usize),
+    Option<(String, String, Vec<String>)>,
 );
 
 #[pymethods]
@@ -86,6 +87,16 @@ impl GeneratePipeline {
     }
 
     #[getter]
+    fn default_styles(&self) -> Option<Vec<String>> {
+        self.0.default_styles().map(<[_]>::to_vec)
+    }
+
+    #[getter]
+    fn needs_performance_loras(&self) -> bool {
+        self.0.needs_performance_loras()
+    }
+
+    #[getter]
     fn device(&self) -> String {
         self.0.placement().device().to_string()
     }
@@ -98,7 +109,7 @@ impl GeneratePipeline {
 
 fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>, Places)> {
     let mut places = Places::new(n);
-    let read = |(prompt, negative, image, seed, as_is, mask, sides): Request<'_>| {
+    let read = |(prompt, negative, image, seed, as_is, mask, sides, unstyled): Request<'_>| {
         let (mask, wrong) = match mask.map(|mask| input(&mask)).transpose()?.transpose() {
             Ok(mask) => (mask, None),
             Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
@@ -114,6 +125,11 @@ fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>,
         let (left, top, right, bottom) = sides;
         request.outpaint = Outpaint { left, top, right, bottom };
         request.mask = mask;
+        request.unstyled = unstyled.map(|(prompt, negative_prompt, styles)| Unstyled {
+            prompt,
+            negative_prompt,
+            styles,
+        });
         Ok(request)
     };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;

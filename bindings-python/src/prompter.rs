@@ -12,8 +12,11 @@ use crate::options::prepare_options;
 #[pyclass(frozen)]
 pub(crate) struct Prompter(tagbrush::Prompter);
 
-/// Prompt, negative prompt and seed of each request, and LoRA files with their scales.
-type Prepared = (Vec<(String, String, u64)>, Vec<(PathBuf, f64)>);
+/// Prompt, negative prompt and seed of a request, and both prompts without the styles that come last.
+type Request = (String, String, u64, (String, String, Vec<String>));
+
+/// Requests, and LoRA files with their scales.
+type Prepared = (Vec<Request>, Vec<(PathBuf, f64)>);
 
 #[pymethods]
 impl Prompter {
@@ -50,7 +53,9 @@ impl Prompter {
         let prepared = self.0.prepare(prompt, negative_prompt, &options).or_raise(py)?;
         let requests = prepared.requests.into_iter().map(|request| {
             let seed = request.seed.unwrap_or_default();
-            (request.prompt, request.negative_prompt, seed)
+            let unstyled = request.unstyled.unwrap_or_default();
+            let unstyled = (unstyled.prompt, unstyled.negative_prompt, unstyled.styles);
+            (request.prompt, request.negative_prompt, seed, unstyled)
         });
         let loras = prepared.loras.into_iter().map(|lora| (lora.file, lora.scale));
         Ok((requests.collect(), loras.collect()))

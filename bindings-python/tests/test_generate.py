@@ -17,7 +17,16 @@ import pytest
 import tagbrush
 from conftest import GENERATE_GOLDENS, GENERATE_MODEL
 from PIL import Image as PilImage
-from tagbrush import Generated, GeneratePipeline, GenerateRequest, Lora, Prompter, SizeGuidance, performance_lora
+from tagbrush import (
+    Generated,
+    GeneratePipeline,
+    GenerateRequest,
+    Lora,
+    Prompter,
+    SizeGuidance,
+    Unstyled,
+    performance_lora,
+)
 
 FAST = {"size": (64, 64), "steps": 2, "seed": 3}
 GOLDEN = json.loads((GENERATE_GOLDENS / "golden.json").read_text())["pictures"]
@@ -94,6 +103,12 @@ def test_every_step_has_a_preview(generator):
 def test_sizes_of_the_model(generator):
     assert generator.default_size == (1152, 896)
     assert generator.default_size in tagbrush.ASPECT_RATIOS and len(tagbrush.ASPECT_RATIOS) == 26
+
+
+def test_what_goes_with_the_model(generator):
+    demo = GeneratePipeline.load()
+    assert (demo.default_styles, demo.needs_performance_loras) == ([], False)
+    assert (generator.default_styles, generator.needs_performance_loras) == (None, True)
 
 
 def test_variants_of_one_prompt(generator):
@@ -316,6 +331,19 @@ def test_files_say_how_they_were_made(generator, tmp_path):
         assert json.loads(other.metadata())["prompt"] == "a 红 cat" and other.values is not None
 
 
+def test_files_say_which_styles_were_around_a_prompt(generator):
+    (request,), _ = Prompter().prepare("a cat", "bad", styles=["Fooocus Sharp"], seed=5)
+    own = GenerateRequest("a cat, sharp", unstyled=Unstyled("a cat", styles=["Mine"]))
+    told = [json.loads(made.metadata()) for made in generator.generate_batch([request, own, "a cat"], **FAST)]
+    assert [(t["prompt"], t["negative_prompt"], t["styles"]) for t in told] == [
+        ("a cat", "bad", "['Fooocus Sharp']"), ("a cat", "", "['Mine']"), ("a cat", "", "[]"),
+    ]
+    assert len(told[0]["full_prompt"]) >= 1 and told[1]["full_prompt"] == ["a cat, sharp"]
+    for wrong in (("a", "", "Mine"), ("a", "", [3])):
+        with pytest.raises(TypeError):
+            generator.generate_batch([GenerateRequest("a", unstyled=wrong)], **FAST)
+
+
 def test_what_cannot_be_told_is_refused_by_name(generator, tmp_path):
     (made,) = generator.generate("a", **FAST)
     assert copy.copy(made).metadata() == copy.deepcopy(made).metadata() == made.metadata()
@@ -364,6 +392,8 @@ def test_prompts_are_prepared(tmp_path):
         ("a green dog", "bad", 6, True),
     ]
     assert loras == [Lora(tmp_path / "Film.safetensors", 0.5)]
+    (request,), _ = prompter.prepare("a cat\nsunny", "bad", styles=["Fooocus Sharp"], seed=5)
+    assert request.unstyled == Unstyled("a cat\nsunny", "bad", ["Fooocus Sharp"]) and request.prompt != "a cat\nsunny"
     for wrong, error in [
         ({"styles": ["Moon"]}, tagbrush.InvalidInputError),
         ({"styles": ["Fooocus V2"]}, tagbrush.UnsupportedError),

@@ -20,6 +20,7 @@ from tagbrush import (
     Tagger,
     TagbrushError,
     Tags,
+    Unstyled,
 )
 
 tagger = Tagger.load("demo", device="cpu", dtype="f32", batch_size=4, cache_dir=Path("models"))
@@ -67,6 +68,9 @@ assert_type(generated, list[Generated])
 assert_type(generated[0].image, Image)
 assert_type(generated[0].values, NDArray[np.float32] | None)
 assert_type(generator.name, str)
+assert_type(generator.default_styles, list[str] | None)
+assert_type(generator.needs_performance_loras, bool)
+GenerateRequest("a cat, sharp", unstyled=Unstyled("a cat", styles=["Mine"]))
 scheme: MetadataScheme = "a1111"
 assert_type(generated[0].metadata(), str)
 assert_type(generated[0].encode("jpeg", quality=90, metadata=scheme), bytes)

@@ -15,7 +15,7 @@
 
 from ._core import DEFAULT_THRESHOLD, Image, Preview, Tag, Tags, __version__, cpu_kernels, set_threads
 from ._edit import Edited, EditPipeline, EditRequest
-from ._generate import ASPECT_RATIOS, Generated, GeneratePipeline, GenerateRequest
+from ._generate import ASPECT_RATIOS, Generated, GeneratePipeline, GenerateRequest, Unstyled
 from ._lora import Lora, performance_lora
 from ._models import KNOWN_MODELS, KnownModel, cache_dir, find_known, pull
 from ._options import (
@@ -102,6 +102,7 @@ __all__ = [
     "Tagger",
     "Tags",
     "UnsupportedError",
+    "Unstyled",
     "__version__",
     "cache_dir",
     "cpu_kernels",

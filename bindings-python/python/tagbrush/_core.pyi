@@ -49,8 +49,16 @@ _Callback: TypeAlias = Callable[[int, int | None, float | None], object] | None
 _Label: TypeAlias = tuple[str, int, int | None, float | None]
 _Known: TypeAlias = tuple[str, Literal["tag", "edit"], list[str], float | None, str | None]
 _EditRequest: TypeAlias = tuple[list[ImageLike], str, str | None, int | None]
+_Unstyled: TypeAlias = tuple[str, str, list[str]]
 _GenerateRequest: TypeAlias = tuple[
-    str, str, ImageLike | None, int | None, bool, ImageLike | None, tuple[int, int, int, int]
+    str,
+    str,
+    ImageLike | None,
+    int | None,
+    bool,
+    ImageLike | None,
+    tuple[int, int, int, int],
+    _Unstyled | None,
 ]
 _Output: TypeAlias = tuple[Image, int, int, int, Floats | None, Origin | None]
 
@@ -332,6 +340,10 @@ class GeneratePipeline:
     @property
     def default_size(self) -> tuple[int, int]: ...
     @property
+    def default_styles(self) -> list[str] | None: ...
+    @property
+    def needs_performance_loras(self) -> bool: ...
+    @property
     def device(self) -> str: ...
     @property
     def dtype(self) -> Literal["f32", "bf16", "f16"]: ...
@@ -343,7 +355,7 @@ class Prompter:
     def style_names(self) -> list[str]: ...
     def prepare(
         self, prompt: str, negative_prompt: str, options: Mapping[str, Any]
-    ) -> tuple[list[tuple[str, str, int]], list[tuple[Path, float]]]: ...
+    ) -> tuple[list[tuple[str, str, int, _Unstyled]], list[tuple[Path, float]]]: ...
 
 def aspect_ratios() -> list[tuple[int, int]]: ...
 def cache_dir() -> Path: ...

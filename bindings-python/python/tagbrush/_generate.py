@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from . import _core
 from ._lora import Lora, lora_files
@@ -32,6 +32,17 @@ ASPECT_RATIOS: tuple[tuple[int, int], ...] = tuple(_core.aspect_ratios())
 """Width and height of pictures that SDXL was trained with, from tall to wide, as Fooocus lists them."""
 
 
+class Unstyled(NamedTuple):
+    """Prompts without the styles around them."""
+
+    prompt: str
+    """What is to be seen."""
+    negative_prompt: str = ""
+    """What is not to be seen."""
+    styles: Sequence[str] = ()
+    """The names of the styles."""
+
+
 @dataclass(frozen=True, eq=False)
 class GenerateRequest:
     """One prompt, with what belongs to it alone."""
@@ -54,6 +65,8 @@ class GenerateRequest:
     output has the picture's size, with what ``outpaint`` adds."""
     outpaint: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Pixels that are added on the left, above, on the right and below."""
+    unstyled: Unstyled | None = None
+    """What both prompts are without styles, where they have some: for metadata only. :class:`Prompter` sets it."""
 
     def _parts(self) -> _core._GenerateRequest:
         return (
@@ -64,7 +77,16 @@ class GenerateRequest:
             self.as_is,
             self.mask,
             self.outpaint,
+            self._unstyled(),
         )
+
+    def _unstyled(self) -> _core._Unstyled | None:
+        if self.unstyled is None:
+            return None
+        prompt, negative_prompt, styles = self.unstyled
+        if isinstance(styles, str):
+            raise TypeError("expected a list of styles, got one")
+        return prompt, negative_prompt, list(styles)
 
 
 class Generated(Output):
@@ -315,6 +337,18 @@ class GeneratePipeline(Pipeline):
     def default_size(self) -> tuple[int, int]:
         """Width and height of pictures whose size is not asked for."""
         return self._core.default_size
+
+    @property
+    def default_styles(self) -> list[str] | None:
+        """The styles that go with the model unless others are named, where it has some of its own: the demo model has
+        none, as it knows no such words. ``None`` leaves it to the user, who may want those that Fooocus takes."""
+        return self._core.default_styles
+
+    @property
+    def needs_performance_loras(self) -> bool:
+        """Whether fast ways of sampling need the LoRA file that :func:`performance_lora` names: not where the model itself
+        makes pictures in few steps, as the demo model does."""
+        return self._core.needs_performance_loras
 
 
 def _work(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from . import _core
-from ._generate import GenerateRequest
+from ._generate import GenerateRequest, Unstyled
 from ._lora import Lora
 from ._options import StrPath
 
@@ -97,5 +97,8 @@ class Prompter:
             "wildcards_in_order": wildcards_in_order,
         }
         requests, loras = self._core.prepare(prompt, negative_prompt, options)
-        made = [GenerateRequest(text, against, seed=seed, as_is=True) for text, against, seed in requests]
+        made = [
+            GenerateRequest(text, against, seed=seed, as_is=True, unstyled=Unstyled(*unstyled))
+            for text, against, seed, unstyled in requests
+        ]
         return Prepared(made, [Lora(file, scale) for file, scale in loras])
