@@ -217,6 +217,11 @@ export interface SizeGuidance {
 export interface GenerateLoadOptions extends LoadOptions {
   /** A second model that goes on where the first one stops: SDXL's refiner, or another SDXL. */
   refiner?: PathLike | null | undefined;
+  /**
+   * A file with another autoencoder, in place of the model's own: safetensors in the names of diffusers or of Stability's
+   * code, or a whole checkpoint.
+   */
+  vae?: PathLike | null | undefined;
 }
 
 /** How the network's parts are weighed on its way up ("FreeU"); 1 changes nothing. */

@@ -7,6 +7,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
 import {
   AbortError,
@@ -372,6 +373,27 @@ test("LoRAs", async () => {
     ["a.safetensors", "invalid_input"],
   ];
   for (const [loras, code] of wrong) assert.equal((await failure(other.setLoras(loras))).code, code);
+});
+
+test("another autoencoder", async () => {
+  const own = join(MODEL, "vae/diffusion_pytorch_model.safetensors");
+  const bytes = readFileSync(own);
+  const start = 8 + Number(bytes.readBigUInt64LE());
+  // The same weights with other signs; each has 16 bits.
+  for (let at = start; at < bytes.length; at += 2) bytes[at + 1] ^= 0x80;
+  const mine = join(await mkdtemp(join(tmpdir(), "tagbrush-")), "mine.safetensors");
+  await writeFile(mine, bytes);
+  const [plain] = await pipeline.generate("a", FAST);
+  for (const [vae, name] of [
+    [own, "diffusion_pytorch_model"],
+    [pathToFileURL(mine), "mine"],
+  ]) {
+    const other = await GeneratePipeline.load(MODEL, { dtype: "f32", vae });
+    const [made] = await other.generate("a", FAST);
+    assert.equal(made.image.equals(plain.image), vae === own);
+    assert.equal(JSON.parse(await made.metadata()).vae, name);
+  }
+  assert.equal((await failure(GeneratePipeline.load(MODEL, { vae: "none.safetensors" }))).code, "model_not_found");
 });
 
 test("performances", async () => {

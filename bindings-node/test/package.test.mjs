@@ -118,9 +118,11 @@ const OTHERWISE = {
   "LoadOptions.decode": ["max_pixels", "max_side", "max_encoded_bytes", "tolerate_truncated", "apply_orientation"].map(
     (name) => `LoadOptions.${name}`,
   ),
+  // Taggers have no other networks.
+  "LoadOptions.vae": ["EditLoadOptions.vae", "GenerateLoadOptions.vae"],
   // Only edit models have these.
   ...Object.fromEntries(
-    ["max_memory", "transformer", "text_encoder", "vae"].map((name) => [
+    ["max_memory", "transformer", "text_encoder"].map((name) => [
       `LoadOptions.${name}`,
       [`EditLoadOptions.${name}`],
     ]),

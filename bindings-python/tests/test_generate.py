@@ -423,6 +423,22 @@ def test_refiners_and_masks():
         assert failed.value.context["field"] in ("mask", "outpaint")
 
 
+def test_another_autoencoder(generator, tmp_path):
+    own = GENERATE_MODEL / "vae/diffusion_pytorch_model.safetensors"
+    data = own.read_bytes()
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    # The same weights with other signs; each has 16 bits.
+    (tmp_path / "mine.safetensors").write_bytes(data[:start] + (np.frombuffer(data[start:], "<u2") ^ 0x8000).tobytes())
+    (plain,) = generator.generate("a", **FAST)
+    for vae, name in [(own, own.stem), (tmp_path / "mine.safetensors", "mine")]:
+        other = GeneratePipeline.load(GENERATE_MODEL, dtype="f32", vae=vae)
+        (made,) = other.generate("a", **FAST)
+        assert (made.image == plain.image) == (vae == own)
+        assert json.loads(made.metadata())["vae"] == name
+    with pytest.raises(tagbrush.ModelNotFoundError, match="vae=none"):
+        GeneratePipeline.load(GENERATE_MODEL, vae="none.safetensors")
+
+
 def test_performances():
     other = GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
     small = {"size": (64, 64), "seed": 3}

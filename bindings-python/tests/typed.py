@@ -70,6 +70,7 @@ assert_type(generated[0].values, NDArray[np.float32] | None)
 assert_type(generator.name, str)
 assert_type(generator.default_styles, list[str] | None)
 assert_type(generator.needs_performance_loras, bool)
+GeneratePipeline.load("model", vae=Path("vae.safetensors"))
 GenerateRequest("a cat, sharp", unstyled=Unstyled("a cat", styles=["Mine"]))
 scheme: MetadataScheme = "a1111"
 assert_type(generated[0].metadata(), str)

@@ -36,7 +36,8 @@ pub struct LoadOptions {
     pub transformer: Option<PathBuf>,
     /// As `transformer`, for the text encoder: safetensors.
     pub text_encoder: Option<PathBuf>,
-    /// As `transformer`, for the autoencoder: safetensors.
+    /// A file with another autoencoder, in place of the model's own: safetensors. Of an edit model, in the names of
+    /// diffusers or Wan; of a model that generates, in those of diffusers or of Stability's code, or a whole checkpoint.
     pub vae: Option<PathBuf>,
     /// For a model that generates, a second network that goes on where the first one stops: a folder of
     /// diffusers or a checkpoint in one safetensors file, of SDXL or its refiner.

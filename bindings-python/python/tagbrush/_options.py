@@ -174,6 +174,9 @@ class GenerateLoadOptions(LoadOptions, total=False):
 
     refiner: StrPath | None
     """A second model that goes on where the first one stops: SDXL's refiner, or another SDXL."""
+    vae: StrPath | None
+    """A file with another autoencoder, in place of the model's own: safetensors in the names of diffusers or of Stability's
+    code, or a whole checkpoint."""
 
 
 class TagOptions(TypedDict, total=False):

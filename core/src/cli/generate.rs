@@ -79,6 +79,9 @@ struct Model {
     /// A second model that goes on where the first one stops: SDXL's refiner, or another SDXL
     #[arg(long, value_name = "DIR|FILE")]
     refiner: Option<PathBuf>,
+    /// Another autoencoder in place of the model's own: a safetensors file
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
     /// A LoRA file to apply, and how strongly [default scale: 1]; may be given several times
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<Lora>,
@@ -348,6 +351,7 @@ impl Model {
         let mut options = LoadOptions::default().device(self.device).precision(self.dtype);
         options.batch_size = self.batch_size.0;
         options.refiner.clone_from(&self.refiner);
+        options.vae.clone_from(&self.vae);
         options
     }
 }

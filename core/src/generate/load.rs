@@ -1,10 +1,11 @@
 //! From a model's files to networks that are ready to run.
 
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::DType;
 
+use super::metadata::ModelSource;
 use super::networks::{Networks, network};
 use super::parts::{PUBLISHED, Parts, SIZES};
 use super::refiner::Refiner;
@@ -14,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::hub;
 use crate::models::sdxl::{AddedConfig, AutoencoderKl};
 use crate::options::LoadOptions;
-use crate::weights::{ModelDir, Source};
+use crate::weights::{ModelDir, SingleFile, Source};
 
 /// A layer whose type is that of the file: small ones may be stored in more bits.
 const LARGE_LAYER: &str = "mid_block.resnets.0.conv1.weight";
@@ -42,14 +43,16 @@ impl Model {
             ("max_memory", options.max_memory.is_some()),
             ("transformer", options.transformer.is_some()),
             ("text_encoder", options.text_encoder.is_some()),
-            ("vae", options.vae.is_some()),
         ] {
             if is_set {
                 let message = "the option is not there for models that generate";
                 return Err(Error::unsupported(message).with("field", field));
             }
         }
-        let Parts { source, tokenizer, small, large, unet, vae, prediction, training } = parts;
+        let Parts { source, tokenizer, small, large, unet, mut vae, prediction, training } = parts;
+        if let Some(file) = &options.vae {
+            vae.source = other_vae(file).context("vae", file.display())?;
+        }
         let placement = place(options, &*unet.source)?;
         let unet_config = unet.config.clone();
         let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
@@ -73,13 +76,18 @@ impl Model {
             refiner.map(|path| Refiner::load(path, &placement, widths, channels)).transpose()?;
         let vae = network(&vae.source, &placement, DType::F32, "vae", |weights| {
             AutoencoderKl::load(&vae.config, &weights.root())
-        })?;
+        });
+        let vae = match &options.vae {
+            Some(file) => vae.context("vae", file.display())?,
+            None => vae?,
+        };
         let batch_size = options.batch_size.unwrap_or(usize::MAX);
         let (colours, running) = (OnceLock::new(), Mutex::default());
         let mut decode = options.decode.clone();
         decode.apply_orientation.get_or_insert(true);
         Ok(Self {
             source,
+            vae_source: options.vae.as_deref().map(ModelSource::of),
             networks,
             refiner,
             vae,
@@ -91,6 +99,14 @@ impl Model {
             batch_size,
             running,
         })
+    }
+}
+
+/// The tensors of another autoencoder. A file says little of itself, so the model's own configuration holds for it, too.
+fn other_vae(file: &Path) -> Result<Arc<dyn Source>> {
+    match file.is_file() {
+        true => SingleFile::open(file)?.autoencoder(),
+        false => Err(Error::new(ErrorKind::ModelNotFound, "there is no such file")),
     }
 }
 
@@ -108,3 +124,6 @@ fn place(options: &LoadOptions, unet: &dyn Source) -> Result<Placement> {
     };
     Placement::resolve(options.device, precision)
 }
+
+#[cfg(test)]
+mod tests;

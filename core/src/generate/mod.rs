@@ -70,6 +70,8 @@ pub struct GeneratePipeline(Arc<Model>);
 
 struct Model {
     source: metadata::ModelSource,
+    /// Of an autoencoder that is not the model's own.
+    vae_source: Option<metadata::ModelSource>,
     networks: networks::Networks,
     refiner: Option<refiner::Refiner>,
     vae: AutoencoderKl,
@@ -89,7 +91,8 @@ impl GeneratePipeline {
     /// safetensors file.
     ///
     /// Left to us, a network that is stored in 32 bits runs in 32 bits, and everything else in bf16. The
-    /// autoencoder, whose errors would be seen, is in `f32` always.
+    /// autoencoder, whose errors would be seen, is in `f32` always. [`LoadOptions::vae`] is another one in place of
+    /// the model's own.
     ///
     /// # Errors
     /// [`ModelNotFound`](ErrorKind::ModelNotFound) if there is no such file or folder, or a file of it is

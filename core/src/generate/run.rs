@@ -80,6 +80,7 @@ pub(super) fn run(
     let setting = Arc::new(Setting {
         model: model.source.clone(),
         refiner: model.refiner.as_ref().map(|refiner| refiner.source.clone()),
+        vae: model.vae_source.clone(),
         loras: Setting::loras(loras),
         options: options.clone(),
     });

@@ -1,6 +1,6 @@
 //! Metadata as the web UI of AUTOMATIC1111 writes them, with the names that Fooocus gives to what only it has.
 
-use super::{Generated, OWN_VAE, Recipe, Unusual, software, tuple};
+use super::{Generated, Recipe, Unusual, software, tuple};
 use crate::error::Result;
 use crate::schedule::{SamplerKind, Scheduler};
 
@@ -29,7 +29,7 @@ pub(super) fn text(made: &Generated) -> Result<String> {
         ("Model hash", setting.model.hash()?),
         ("Performance", options.performance.map(|performance| performance.name().to_owned())),
         ("Scheduler", Some(options.scheduler.to_string())),
-        ("VAE", Some(OWN_VAE.to_owned())),
+        ("VAE", Some(setting.vae().to_owned())),
         ("Raw prompt", Some(unstyled.prompt.clone())),
         ("Raw negative prompt", Some(unstyled.negative_prompt.clone())),
         ("Refiner", refiner.map(|refiner| refiner.name.clone())),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Generated, MetadataScheme, OWN_VAE, Recipe, Unusual, software, tuple};
+use super::{Generated, MetadataScheme, Recipe, Unusual, software, tuple};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What stands in the place of a refiner that is not there.
@@ -34,7 +34,7 @@ pub(super) fn text(made: &Generated) -> Result<String> {
         ("sharpness", number(options.sharpness)?),
         ("steps", json!(options.steps)),
         ("styles", json!(list(&unstyled.styles))),
-        ("vae", json!(OWN_VAE)),
+        ("vae", json!(setting.vae())),
         ("version", json!(software())),
     ]);
     let Unusual { adaptive_guidance, clip_skip, freeu, refiner_swap } = Unusual::of(setting);

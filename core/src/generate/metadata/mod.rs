@@ -68,11 +68,18 @@ impl FromStr for MetadataScheme {
 pub(super) struct Setting {
     pub(super) model: ModelSource,
     pub(super) refiner: Option<ModelSource>,
+    /// An autoencoder that is not the model's own.
+    pub(super) vae: Option<ModelSource>,
     pub(super) loras: Vec<(ModelSource, f64)>,
     pub(super) options: GenerateOptions,
 }
 
 impl Setting {
+    /// What metadata call the autoencoder.
+    fn vae(&self) -> &str {
+        self.vae.as_ref().map_or(OWN_VAE, |vae| &vae.name)
+    }
+
     /// LoRA files as metadata name them.
     pub(super) fn loras(loras: Vec<Lora>) -> Vec<(ModelSource, f64)> {
         loras.into_iter().map(|lora| (ModelSource::of(&lora.file), lora.scale)).collect()

@@ -17,6 +17,9 @@ use super::open::{self, FileFormat};
 use super::renamed::{Name, Renamed};
 use crate::error::{Error, Result};
 
+/// A name that autoencoders have in the files of diffusers, and in no others.
+const DIFFUSERS_VAE: &str = "decoder.conv_norm_out.weight";
+
 /// A part of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Component {
@@ -67,6 +70,18 @@ impl SingleFile {
                 .with("file", origin));
         }
         Ok(Self { names: opened.source.names(), source: opened.source, origin })
+    }
+
+    /// The autoencoder: among other components or alone, under the names of Stability's code or, alone, under those of
+    /// diffusers.
+    ///
+    /// # Errors
+    /// [`ModelInvalid`](crate::ErrorKind::ModelInvalid) if the file has none.
+    pub(crate) fn autoencoder(&self) -> Result<Arc<dyn Source>> {
+        match self.has_tensor(DIFFUSERS_VAE) {
+            true => Ok(Arc::clone(&self.source)),
+            false => self.component(Component::Vae),
+        }
     }
 
     /// Whether the file has the component.
