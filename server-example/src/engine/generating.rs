@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tagbrush::{
-    Control, GenerateOptions, GeneratePipeline, GenerateRequest, LoadOptions, Lora, Result,
+    Control, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, LoadOptions, Lora,
+    Result,
 };
 use tracing::info;
 
@@ -159,7 +160,11 @@ impl GenerateModel for Generator {
     ) -> Result<()> {
         let pipeline = self.pipeline(&setup.model, setup.refiner.as_ref())?;
         pipeline.generate_each(requests, &setup.options, control, |i, made| {
-            sink(i, made.map(|made| Picture { image: made.image, seed: made.seed }));
+            let picture = |made: Generated| {
+                let (image, seed) = (made.image.clone(), made.seed);
+                Picture { image, seed, origin: Some(Arc::new(made)) }
+            };
+            sink(i, made.map(picture));
         })
     }
 }

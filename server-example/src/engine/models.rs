@@ -1,11 +1,12 @@
 //! The models behind the engine: traits of what it needs, and the library's models as them.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use tagbrush::{
-    Control, DecodeOptions, EditOptions, EditPipeline, EditRequest, Error, ErrorKind, Image, Input,
-    KNOWN_MODELS, Limits, LoadOptions, OutputSize, Result, TagOptions, Tagger, Tags, Task,
-    find_known,
+    Control, DecodeOptions, EditOptions, EditPipeline, EditRequest, Edited, Error, ErrorKind,
+    Generated, Image, ImageFormat, Input, KNOWN_MODELS, Limits, LoadOptions, MetadataScheme,
+    OutputSize, Result, TagOptions, Tagger, Tags, Task, find_known,
 };
 
 use super::generating::{GenerateModel, Generator};
@@ -19,6 +20,34 @@ pub struct Picture {
     pub image: Image,
     /// The seed that gives it again.
     pub seed: u64,
+    /// How it was made, where its file can say so.
+    pub origin: Option<Arc<dyn Origin>>,
+}
+
+impl Picture {
+    /// The bytes of its file, which says how it was made if it is asked to.
+    pub fn encode(&self, format: ImageFormat, metadata: Option<MetadataScheme>) -> Result<Vec<u8>> {
+        match (metadata, &self.origin) {
+            (None, _) => self.image.encode(format),
+            (Some(scheme), Some(origin)) => origin.encode(format, scheme),
+            (Some(_), None) => {
+                let message = "how the picture was made is not known";
+                Err(Error::new(ErrorKind::Internal, message))
+            }
+        }
+    }
+}
+
+/// How a picture was made.
+pub trait Origin: Debug + Send + Sync {
+    /// The bytes of the picture's file that says so.
+    fn encode(&self, format: ImageFormat, scheme: MetadataScheme) -> Result<Vec<u8>>;
+}
+
+impl Origin for Generated {
+    fn encode(&self, format: ImageFormat, scheme: MetadataScheme) -> Result<Vec<u8>> {
+        Self::encode(self, format, Some(scheme))
+    }
 }
 
 /// A tagger. Scores and tags are apart because pictures of many clients, each with its own options,
@@ -168,7 +197,11 @@ impl EditModel for EditPipeline {
         sink: Sink<'_>,
     ) -> Result<()> {
         self.edit_each(requests, options, control, |i, edited| {
-            sink(i, edited.map(|edited| Picture { image: edited.image, seed: edited.seed }));
+            let picture = |edited: Edited| {
+                let Edited { image, seed, .. } = edited;
+                Picture { image, seed, origin: None }
+            };
+            sink(i, edited.map(picture));
         })
     }
 

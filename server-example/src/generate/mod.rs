@@ -26,7 +26,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use tagbrush::{DecodeOptions, Error, ImageFormat, Limits, parse_aspect_ratio};
+use tagbrush::{DecodeOptions, Error, ImageFormat, Limits, MetadataScheme, parse_aspect_ratio};
 use utoipa::ToSchema;
 
 use crate::engine::HealthCell;
@@ -233,10 +233,6 @@ fn filled(
             notes.push(format!("inpaint_engine: {NONE}, as {INPAINT_ENGINE} is not there"));
         }
     }
-    if !has("save_metadata_to_images") {
-        params.save_metadata_to_images = false;
-        notes.push("save_metadata_to_images: nothing is written into pictures yet".to_owned());
-    }
     Ok(notes)
 }
 
@@ -291,6 +287,15 @@ impl Spec for Params {
 
     fn format(&self) -> ApiResult<ImageFormat> {
         Ok(self.format())
+    }
+
+    fn metadata(&self) -> ApiResult<Option<MetadataScheme>> {
+        let scheme = self.save_metadata_to_images.then(|| self.metadata_scheme.parse());
+        scheme.transpose().map_err(|error| plan::refused(&error))
+    }
+
+    fn has_grid(&self) -> bool {
+        self.generate_image_grid
     }
 
     fn error(error: &Error) -> ApiError {

@@ -13,12 +13,13 @@ use super::library::Library;
 use super::params::{NONE, Params, SIZE};
 use crate::engine::generating::{Generation, ModelFacts, Setup};
 use crate::error::{ApiError, wrong};
+use crate::jobs::grid;
 
 /// How much of a side is added where a side is named and no distance.
 const OUTPAINTED: f64 = 0.3;
 
 /// The library's fields, as requests name them.
-const FIELDS: [(&str, &str); 24] = [
+const FIELDS: [(&str, &str); 25] = [
     ("width", "aspect_ratios_selection"),
     ("height", "aspect_ratios_selection"),
     ("size", "aspect_ratios_selection"),
@@ -43,6 +44,7 @@ const FIELDS: [(&str, &str); 24] = [
     ("mask", "inpaint_mask_image_upload"),
     ("outpaint", "outpaint_selections"),
     ("image", "inpaint_input_image"),
+    ("metadata", "save_metadata_to_images"),
 ];
 
 /// An error of the library about a request, as the API has it.
@@ -88,8 +90,16 @@ impl Known<'_> {
             options = options.denoise(strength).size(width, height);
         }
         options.check()?;
-        let outpaint =
-            inpainted.as_ref().map(|image| outpaint(params, size_of(image)?)).transpose()?;
+        let whole = inpainted.as_deref().map(size_of).transpose()?;
+        let outpaint = whole.map(|size| outpaint(params, size)).unwrap_or_default();
+        let size = match whole {
+            Some((width, height)) => {
+                let Outpaint { left, top, right, bottom } = outpaint;
+                (left + width + right, top + height + bottom)
+            }
+            None => options.size.unwrap_or(self.facts.size),
+        };
+        check_grid(params, size)?;
         let prepare = PrepareOptions::default()
             .n(params.image_number as usize)
             .styles(&params.style_selections)
@@ -107,7 +117,7 @@ impl Known<'_> {
         let requests = prepared.requests.into_iter().map(|mut request| {
             request.image.clone_from(&image);
             request.mask = mask.clone().map(Into::into);
-            request.outpaint(outpaint.unwrap_or_default())
+            request.outpaint(outpaint)
         });
         Ok(Generation { requests: requests.collect(), options: setup, wants_previews: true })
     }
@@ -223,6 +233,23 @@ impl Known<'_> {
     }
 }
 
+/// Refuses a grid that is too large for a file.
+fn check_grid(params: &Params, (width, height): (usize, usize)) -> Result<()> {
+    let (columns, rows) = grid::layout(params.image_number as usize);
+    let (width, height) = (columns * width, rows * height);
+    match params.generate_image_grid && width.max(height) > grid::MAX_SIDE {
+        true => {
+            let message = format!(
+                "a grid of {} pictures would be {width} x {height}; sides are up to {}",
+                params.image_number,
+                grid::MAX_SIDE
+            );
+            Err(Error::new(ErrorKind::InvalidInput, message).with("field", "generate_image_grid"))
+        }
+        false => Ok(()),
+    }
+}
+
 fn listed(names: &[String]) -> String {
     let some: Vec<_> = names.iter().take(20).map(|name| format!("`{name}`")).collect();
     match some.is_empty() {
@@ -241,7 +268,7 @@ fn size_of(image: &[u8]) -> Result<(usize, usize)> {
 
 /// What is added at the named sides: so many pixels, or a part of the side. Above and below come first, as
 /// documented, so that they do not count for the others.
-fn outpaint(params: &Params, (width, height): (usize, usize)) -> Result<Outpaint> {
+fn outpaint(params: &Params, (width, height): (usize, usize)) -> Outpaint {
     let side = |name: &str, place: usize, whole: usize| {
         let is_named = params.outpaint_selections.iter().any(|side| side == name);
         let distance = params.outpaint_distance.get(place).copied().unwrap_or(0);
@@ -253,5 +280,5 @@ fn outpaint(params: &Params, (width, height): (usize, usize)) -> Result<Outpaint
     };
     let (left, right) = (side("Left", 0, width), side("Right", 2, width));
     let (top, bottom) = (side("Top", 1, height), side("Bottom", 3, height));
-    Ok(Outpaint { left, top, right, bottom })
+    Outpaint { left, top, right, bottom }
 }

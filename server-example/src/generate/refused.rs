@@ -10,9 +10,8 @@ pub(super) const CONTROL: &str = "pictures as prompts and for control networks n
     fooocus_xl_cpds_128.safetensors)";
 
 /// Switches that cannot be switched on.
-const SWITCHES: [(&str, &str); 11] = [
+const SWITCHES: [(&str, &str); 9] = [
     ("black_out_nsfw", "the safety checker is another network, which is not there yet"),
-    ("save_metadata_to_images", "nothing is written into pictures yet"),
     (
         "debugging_cn_preprocessor",
         "there are no control networks yet, so nothing is prepared for them",
@@ -20,7 +19,6 @@ const SWITCHES: [(&str, &str); 11] = [
     ("debugging_inpaint_preprocessor", "masks are not shown"),
     ("inpaint_disable_initial_latent", "the picture is always what is started from"),
     ("invert_mask_checkbox", "masks are not inverted; send an inverted one"),
-    ("generate_image_grid", "pictures come one by one, without a grid"),
     (
         "require_base64",
         "results are addresses; with async_process and stream_output off the answer is the picture",

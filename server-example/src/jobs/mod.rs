@@ -5,6 +5,8 @@
 //! is known in memory only.
 
 pub mod files;
+pub(crate) mod grid;
+mod outputs;
 pub mod routes;
 pub mod runner;
 pub mod store;
@@ -19,7 +21,7 @@ use tokio::task::JoinSet;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tagbrush::{Error, ImageFormat};
+use tagbrush::{Error, ImageFormat, MetadataScheme};
 
 use crate::App;
 use crate::config::Config;
@@ -43,6 +45,14 @@ pub(crate) trait Spec: Serialize + DeserializeOwned + Send + 'static {
     fn outputs(&self, pictures: usize) -> usize;
     /// The format of its pictures.
     fn format(&self) -> ApiResult<ImageFormat>;
+    /// In which notation the files of its pictures say how they were made, if they do.
+    fn metadata(&self) -> ApiResult<Option<MetadataScheme>> {
+        Ok(None)
+    }
+    /// Whether a picture of all its pictures comes after them.
+    fn has_grid(&self) -> bool {
+        false
+    }
     /// What an error of the library about it says to its client.
     fn error(error: &Error) -> ApiError {
         ApiError::generation(error)

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
-use tagbrush::{Error, ErrorKind, ImageFormat, Result};
+use tagbrush::ErrorKind;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::outputs::{Job, Outputs};
 use super::store::{New, Record};
 use super::{Ended, Live, Spec, Wish};
 use crate::App;
 use crate::edits::spec::EditSpec;
 use crate::engine::Health;
-use crate::engine::models::Picture;
 use crate::engine::queue::Handle;
 use crate::error::{ApiError, ApiResult};
 use crate::generate::params::Params;
@@ -30,14 +30,6 @@ enum End {
     Cancelled,
     /// The server stops: the next one takes it up.
     Left,
-}
-
-/// What the way to the end needs to know of a job.
-struct Job {
-    id: String,
-    outputs: usize,
-    format: ImageFormat,
-    error: fn(&Error) -> ApiError,
 }
 
 /// A job that was accepted. If somebody must wait for it, it is cancelled when this is dropped.
@@ -238,12 +230,7 @@ fn follow<S: Spec>(
         done: watch::Sender::default(),
         ended: watch::Sender::default(),
     });
-    let job = Job {
-        id: id.to_owned(),
-        outputs: spec.outputs(pictures),
-        format: spec.format()?,
-        error: S::error,
-    };
+    let job = Job::new(id, spec, pictures)?;
     app.jobs.add_live(id, Arc::clone(&live));
     let (own, live_of) = (app.clone(), Arc::clone(&live));
     app.jobs.spawn(async move {
@@ -264,7 +251,7 @@ fn follow<S: Spec>(
 }
 
 async fn made(app: &App, job: &Job, handle: &mut Handle, live: &Live) -> End {
-    let mut paths = Vec::with_capacity(job.outputs);
+    let mut made = Outputs::new(app, job);
     let mut is_begun = false;
     let (stage, results) = (&mut handle.stage, &mut handle.outputs);
     let mut wish = live.wish.subscribe();
@@ -275,7 +262,7 @@ async fn made(app: &App, job: &Job, handle: &mut Handle, live: &Live) -> End {
                 // At once, whatever else is made in the same run.
                 wish = async { wish.wait_for(|wish| *wish != Wish::None).await.map(|wish| *wish) } => {
                     return match wish {
-                        Ok(Wish::Stop) => End::Stopped(paths),
+                        Ok(Wish::Stop) => made.all().await.map_or_else(End::Failed, End::Stopped),
                         _ => End::Cancelled,
                     };
                 }
@@ -295,8 +282,8 @@ async fn made(app: &App, job: &Job, handle: &mut Handle, live: &Live) -> End {
             // Cancelled while the server goes on: it was skipped.
             Some((_, Err(error)))
                 if error.kind() == ErrorKind::Cancelled && !app.jobs.is_stopping() => {}
-            Some((index, picture)) => match written(app, job, index, picture).await {
-                Ok(path) => paths.push(path),
+            Some((index, picture)) => match made.add(index, picture).await {
+                Ok(()) => {}
                 Err(None) => return End::Left,
                 Err(Some(error)) => return End::Failed(error),
             },
@@ -307,35 +294,7 @@ async fn made(app: &App, job: &Job, handle: &mut Handle, live: &Live) -> End {
         }
         live.done.send_replace(done);
     }
-    End::Finished(paths)
-}
-
-/// Writes an output. `None` as the error: it was not made because the server stops.
-async fn written(
-    app: &App,
-    job: &Job,
-    index: usize,
-    picture: Result<Picture>,
-) -> std::result::Result<String, Option<ApiError>> {
-    let picture = match picture {
-        Ok(picture) => picture,
-        Err(error) if error.kind() == ErrorKind::Cancelled && app.jobs.is_stopping() => {
-            return Err(None);
-        }
-        Err(error) => return Err(Some((job.error)(&error))),
-    };
-    let (app_of, id, format) = (app.clone(), job.id.clone(), job.format);
-    let work = move || {
-        let bytes = picture.image.encode(format).map_err(|error| error.to_string())?;
-        let store = &app_of.jobs.store;
-        let record = store.get(&id).map_err(|e| e.to_string())?.ok_or("its row is gone")?;
-        let day = store.day(record.in_queue_mills).map_err(|e| e.to_string())?;
-        let written = app_of.jobs.files.write_output(&day, &id, index, format, &bytes);
-        written.map_err(|e| format!("cannot write a picture: {e}"))
-    };
-    let written = tokio::task::spawn_blocking(work).await;
-    let failed = |why: String| Some(ApiError::internal(why));
-    written.map_err(|e| failed(e.to_string()))?.map_err(failed)
+    made.all().await.map_or_else(End::Failed, End::Finished)
 }
 
 async fn over(app: &App, id: &str, how: End) {

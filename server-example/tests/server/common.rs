@@ -12,10 +12,12 @@ use serde_json::Value;
 use server_example::App;
 use server_example::config::Config;
 use server_example::engine::generating::{GenerateModel, ModelFacts, Setup};
-use server_example::engine::models::{EditModel, Models, Picture, RealModels, Sink, TagModel};
+use server_example::engine::models::{
+    EditModel, Models, Origin, Picture, RealModels, Sink, TagModel,
+};
 use tagbrush::{
     Control, EditOptions, EditRequest, Error, ErrorKind, GenerateRequest, Image, ImageFormat,
-    Input, OutputSize, Preview, Result, TagOptions, Tags,
+    Input, MetadataScheme, OutputSize, Preview, Result, TagOptions, Tags,
 };
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -212,7 +214,7 @@ pub(crate) fn small_model() -> PathBuf {
 
 /// The demo tagger, and an edit model that paints what it was asked for. Both can be held up, and
 /// tell what they were called with.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Fake {
     /// Number of inputs of every call.
     pub(crate) calls: Mutex<Vec<usize>>,
@@ -224,6 +226,8 @@ pub(crate) struct Fake {
     /// What the model that generates was called with.
     pub(crate) setups: Mutex<Vec<Setup>>,
     pub(crate) requests: Mutex<Vec<Vec<GenerateRequest>>>,
+    /// In which notations its pictures were asked to say how they were made.
+    pub(crate) schemes: Mutex<Vec<MetadataScheme>>,
     /// Steps that it may make; any number unless set.
     steps: Mutex<Option<usize>>,
     /// Steps that it made.
@@ -378,7 +382,7 @@ impl EditModel for FakeEditor {
                         Err(Error::new(ErrorKind::Cancelled, "cancelled"))
                     }
                     "fail" => Err(Error::new(ErrorKind::OutOfMemory, "CUDA out of memory")),
-                    _ => Ok(Picture { image, seed }),
+                    _ => Ok(Picture { image, seed, origin: None }),
                 };
                 sink(i * options.n + variant, made);
             }
@@ -388,6 +392,20 @@ impl EditModel for FakeEditor {
 
     fn defaults(&self) -> (usize, usize) {
         (1024 * 1024, 50)
+    }
+}
+
+/// The origin of a picture of the fake model, which says nothing and notes that it was asked to.
+#[derive(Debug)]
+struct Told {
+    image: Image,
+    to: Arc<Fake>,
+}
+
+impl Origin for Told {
+    fn encode(&self, format: ImageFormat, scheme: MetadataScheme) -> Result<Vec<u8>> {
+        self.to.schemes.lock().unwrap().push(scheme);
+        self.image.encode(format)
     }
 }
 
@@ -434,7 +452,10 @@ impl GenerateModel for FakeGenerator {
                 prompt if prompt.starts_with("fail") => {
                     Err(Error::new(ErrorKind::OutOfMemory, "CUDA out of memory"))
                 }
-                _ => Ok(Picture { image, seed }),
+                _ => {
+                    let told = Told { image: image.clone(), to: Arc::clone(&self.0) };
+                    Ok(Picture { image, seed, origin: Some(Arc::new(told)) })
+                }
             };
             sink(i, made);
         }

@@ -11,6 +11,55 @@ async fn picture(server: &Server, body: &Value) -> Image {
     Image::decode(&answer.body).unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn files_say_how_they_were_made() {
+    let server = Server::real(&[]).await;
+    // Where each format has its texts, as Fooocus writes them.
+    for (format, before, notation) in [
+        ("png", &b"tEXtparameters\0"[..], &b"tEXtfooocus_scheme\0"[..]),
+        ("jpeg", b"MM\0*", b"\0"),
+        ("webp", b"MM\0*", b"\0"),
+    ] {
+        let find = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|p| p == part);
+        let mut body = json!({"prompt": "a red circle", "negative_prompt": "dogs", "image_seed": 3,
+            "style_selections": ["Fooocus Sharp"], "output_format": format});
+        let answer = server.post("/v1/engine/generate/", &body).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        assert!(find(&answer.body, &[notation, b"fooocus"].concat()).is_some(), "{format}");
+        let start = find(&answer.body, before).unwrap();
+        let start = start + find(&answer.body[start..], b"{\"").unwrap();
+        let json = serde_json::Deserializer::from_slice(&answer.body[start..]);
+        let told: Value = json.into_iter().next().unwrap().unwrap();
+        for (key, expected) in [
+            ("prompt", json!("a red circle")),
+            ("negative_prompt", json!("dogs")),
+            ("styles", json!("['Fooocus Sharp']")),
+            ("performance", json!("Speed")),
+            ("seed", json!("3")),
+            ("resolution", json!("(64, 64)")),
+            ("base_model", json!("demo")),
+            ("metadata_scheme", json!("fooocus")),
+        ] {
+            assert_eq!(told[key], expected, "{format}: {key}");
+        }
+        // The file of the task is the same.
+        let id = answer.headers["x-task-id"].to_str().unwrap();
+        let task = server.get(&format!("/tasks/{id}")).await.ok();
+        let path = task["result"][0].as_str().unwrap().split_once("/outputs").unwrap().1.to_owned();
+        assert_eq!(server.get(&format!("/outputs{path}")).await.body, answer.body);
+        body["metadata_scheme"] = json!("a1111");
+        let lines = server.post("/v1/engine/generate/", &body).await.body;
+        let text = b"Negative prompt: ";
+        assert!(
+            find(&lines, text).is_some() && find(&lines, b"Raw prompt: a red circle").is_some()
+        );
+        body["save_metadata_to_images"] = json!(false);
+        let plain = server.post("/v1/engine/generate/", &body).await.body;
+        assert!(find(&plain, before).is_none() && find(&plain, b"circle").is_none(), "{format}");
+        assert_eq!(Image::decode(&plain).unwrap(), Image::decode(&answer.body).unwrap());
+    }
+}
+
 fn corner(image: &Image) -> [i32; 3] {
     [0, 1, 2].map(|channel| i32::from(image.pixels()[channel]))
 }
