@@ -101,12 +101,6 @@ pub(crate) async fn generate(
     let (is_async, is_stream) = (params.async_process, params.stream_output);
     let (webhook, note) = (params.webhook_url.clone(), notes.join("; "));
     let note = Some(note).filter(|note| !note.is_empty());
-    if !webhook.is_empty() {
-        crate::webhook::check(&app.config, &webhook).map_err(|error| {
-            let loc = [json!("webhook_url")];
-            ApiError::fields(vec![wrong("value_error", &loc, &error.message, &json!(webhook))])
-        })?;
-    }
     let outputs = params.image_number as usize;
     let task = runner::accept(&app, params, pictures, webhook.clone(), note.clone()).await?;
     if is_stream {
@@ -183,8 +177,6 @@ impl Asked {
         if params.image_seed < 0 {
             params.image_seed = ids::new_seed() as i64;
         }
-        // What the library would refuse later is refused now.
-        known.plan(&params, pictures.bytes.clone()).map_err(|error| plan::refused(&error))?;
         Ok(Self { params, pictures: pictures.bytes, notes })
     }
 }
@@ -296,6 +288,11 @@ impl Spec for Params {
 
     fn has_grid(&self) -> bool {
         self.generate_image_grid
+    }
+
+    fn wrong_webhook(url: &str, why: String) -> ApiError {
+        let loc = [json!("webhook_url")];
+        ApiError::fields(vec![wrong("value_error", &loc, &why, &json!(url))])
     }
 
     fn error(error: &Error) -> ApiError {

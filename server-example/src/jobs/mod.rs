@@ -53,6 +53,10 @@ pub(crate) trait Spec: Serialize + DeserializeOwned + Send + 'static {
     fn has_grid(&self) -> bool {
         false
     }
+    /// What an address for its end that cannot be taken says to its client.
+    fn wrong_webhook(_url: &str, why: String) -> ApiError {
+        ApiError::field("webhook_url", why)
+    }
     /// What an error of the library about it says to its client.
     fn error(error: &Error) -> ApiError {
         ApiError::generation(error)

@@ -81,7 +81,8 @@ pub(crate) async fn accept<S: Spec>(
     message: Option<String>,
 ) -> ApiResult<Accepted> {
     if !webhook.is_empty() {
-        crate::webhook::check(&app.config, &webhook)?;
+        let wrong = |why| S::wrong_webhook(&webhook, why);
+        crate::webhook::check(&app.config, &webhook).map_err(wrong)?;
     }
     // A task of its own: a client that goes now does not leave a row behind that nobody follows.
     let accepted = tokio::spawn(accept_whole(app.clone(), spec, pictures, webhook, message)).await;
