@@ -30,6 +30,8 @@ pub struct Setup {
     pub model: String,
     /// A second model that goes on where the first one stops.
     pub refiner: Option<PathBuf>,
+    /// A file with an autoencoder in place of the model's own.
+    pub vae: Option<PathBuf>,
     /// LoRA files that are applied.
     pub loras: Vec<Lora>,
     /// How pictures are made.
@@ -104,9 +106,16 @@ pub(super) struct Generator {
 }
 
 struct Loaded {
+    files: Loading,
+    pipeline: GeneratePipeline,
+}
+
+/// What a pipeline is loaded from.
+#[derive(PartialEq)]
+struct Loading {
     model: String,
     refiner: Option<PathBuf>,
-    pipeline: GeneratePipeline,
+    vae: Option<PathBuf>,
 }
 
 impl Generator {
@@ -118,26 +127,28 @@ impl Generator {
         let (size, needs_loras) = (pipeline.default_size(), pipeline.needs_performance_loras());
         let styles = pipeline.default_styles().map(<[_]>::to_vec);
         let facts = ModelFacts { model: model.clone(), name, size, styles, needs_loras };
-        let loaded = Mutex::new(Some(Loaded { model, refiner: None, pipeline }));
+        let files = Loading { model, refiner: None, vae: None };
+        let loaded = Mutex::new(Some(Loaded { files, pipeline }));
         Ok(Self { facts, load, loaded })
     }
 
-    fn pipeline(&self, model: &str, refiner: Option<&PathBuf>) -> Result<GeneratePipeline> {
+    fn pipeline(&self, setup: &Setup) -> Result<GeneratePipeline> {
+        let Setup { model, refiner, vae, .. } = setup.clone();
+        let files = Loading { model, refiner, vae };
         let mut loaded = lock(&self.loaded);
         if let Some(loaded) = &*loaded
-            && loaded.model == model
-            && loaded.refiner.as_ref() == refiner
+            && loaded.files == files
         {
             return Ok(loaded.pipeline.clone());
         }
         // The one before goes first: two of them may not fit.
         *loaded = None;
-        info!("loading {model} for generation");
+        info!("loading {} for generation", files.model);
         let mut load = self.load.clone();
-        load.refiner = refiner.cloned();
-        let pipeline = GeneratePipeline::load(model, &load)?;
-        let (model, refiner) = (model.to_owned(), refiner.cloned());
-        *loaded = Some(Loaded { model, refiner, pipeline: pipeline.clone() });
+        load.refiner.clone_from(&files.refiner);
+        load.vae.clone_from(&files.vae);
+        let pipeline = GeneratePipeline::load(&files.model, &load)?;
+        *loaded = Some(Loaded { files, pipeline: pipeline.clone() });
         Ok(pipeline)
     }
 }
@@ -148,7 +159,7 @@ impl GenerateModel for Generator {
     }
 
     fn prepare(&self, setup: &Setup) -> Result<()> {
-        self.pipeline(&setup.model, setup.refiner.as_ref())?.set_loras(&setup.loras)
+        self.pipeline(setup)?.set_loras(&setup.loras)
     }
 
     fn generate(
@@ -158,7 +169,7 @@ impl GenerateModel for Generator {
         control: &Control,
         sink: Sink<'_>,
     ) -> Result<()> {
-        let pipeline = self.pipeline(&setup.model, setup.refiner.as_ref())?;
+        let pipeline = self.pipeline(setup)?;
         pipeline.generate_each(requests, &setup.options, control, |i, made| {
             let picture = |made: Generated| {
                 let (image, seed) = (made.image.clone(), made.seed);

@@ -22,7 +22,7 @@ const DEPTH: usize = 8;
 pub struct Library {
     /// The model that is taken unless another one is named.
     pub model: Option<String>,
-    /// With `checkpoints` and `loras` in it.
+    /// With `checkpoints`, `loras` and `vae` in it.
     pub models: Option<PathBuf>,
     /// With files of styles.
     pub styles: Option<PathBuf>,
@@ -74,6 +74,16 @@ impl Library {
     /// A model by its name.
     pub(super) fn model_file(&self, name: &str) -> Option<PathBuf> {
         file(&self.folder("checkpoints")?, name)
+    }
+
+    /// Names of autoencoders.
+    pub(super) fn vae_names(&self) -> Vec<String> {
+        self.folder("vae").map(|folder| names(&folder)).unwrap_or_default()
+    }
+
+    /// An autoencoder by its name.
+    pub(super) fn vae_file(&self, name: &str) -> Option<PathBuf> {
+        file(&self.folder("vae")?, name)
     }
 
     /// A LoRA file by its name.
@@ -153,9 +163,12 @@ mod tests {
     fn names_stay_inside_their_folders() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        for name in
-            ["checkpoints/a.safetensors", "checkpoints/sub/b.safetensors", "loras/l.safetensors"]
-        {
+        for name in [
+            "checkpoints/a.safetensors",
+            "checkpoints/sub/b.safetensors",
+            "loras/l.safetensors",
+            "vae/v.safetensors",
+        ] {
             std::fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
             std::fs::write(root.join(name), "").unwrap();
         }
@@ -164,6 +177,8 @@ mod tests {
         let library = Library { models: Some(root.to_owned()), ..Library::default() };
         assert_eq!(library.model_names(), ["a.safetensors", "sub/b.safetensors"]);
         assert_eq!(library.lora_names(), ["l.safetensors"]);
+        assert_eq!(library.vae_names(), ["v.safetensors"]);
+        assert!(library.vae_file("v.safetensors").is_some());
         let found = library.model_file("sub\\b.safetensors").unwrap();
         assert_eq!(library.name_of(&found.display().to_string()), "sub/b.safetensors");
         let outside = root.join("secret.safetensors").display().to_string();
@@ -178,7 +193,9 @@ mod tests {
             "",
         ] {
             assert!(
-                library.model_file(name).is_none() && library.lora_file(name).is_none(),
+                library.model_file(name).is_none()
+                    && library.lora_file(name).is_none()
+                    && library.vae_file(name).is_none(),
                 "{name}"
             );
         }

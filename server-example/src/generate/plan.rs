@@ -10,7 +10,7 @@ use tagbrush::{
 };
 
 use super::library::Library;
-use super::params::{NONE, Params, SIZE};
+use super::params::{MODEL_VAE, NONE, Params, SIZE};
 use crate::engine::generating::{Generation, ModelFacts, Setup};
 use crate::error::{ApiError, wrong};
 use crate::jobs::grid;
@@ -19,7 +19,7 @@ use crate::jobs::grid;
 const OUTPAINTED: f64 = 0.3;
 
 /// The library's fields, as requests name them.
-const FIELDS: [(&str, &str); 25] = [
+const FIELDS: [(&str, &str); 26] = [
     ("width", "aspect_ratios_selection"),
     ("height", "aspect_ratios_selection"),
     ("size", "aspect_ratios_selection"),
@@ -33,6 +33,7 @@ const FIELDS: [(&str, &str); 25] = [
     ("size_guidance.end", "adm_scaler_end"),
     ("refiner", "refiner_model_name"),
     ("refiner_swap", "refiner_swap_method"),
+    ("vae", "vae_name"),
     ("inpaint_field", "inpaint_respective_field"),
     ("mask_growth", "inpaint_erode_or_dilate"),
     ("freeu.b1", "freeu_b1"),
@@ -198,6 +199,10 @@ impl Known<'_> {
         let refiner = has_refiner
             .then(|| self.model(&params.refiner_model_name, "refiner_model_name"))
             .transpose()?;
+        let vae = match params.vae_name.as_str() {
+            MODEL_VAE => None,
+            name => Some(self.vae(name)?),
+        };
         let mut loras = Vec::new();
         let wanted = params.loras.iter().enumerate();
         for (i, lora) in wanted.filter(|(_, lora)| lora.enabled && lora.model_name != NONE) {
@@ -219,7 +224,16 @@ impl Known<'_> {
                 loras.push(lora);
             }
         }
-        Ok(Setup { model, refiner, loras, options })
+        Ok(Setup { model, refiner, vae, loras, options })
+    }
+
+    fn vae(&self, name: &str) -> Result<PathBuf> {
+        self.library.vae_file(name).ok_or_else(|| {
+            let mut names = self.library.vae_names();
+            names.insert(0, MODEL_VAE.to_owned());
+            let message = format!("there is no autoencoder `{name:.80}`; {}", listed(&names));
+            Error::new(ErrorKind::ModelNotFound, message).with("field", "vae_name")
+        })
     }
 
     fn model(&self, name: &str, field: &'static str) -> Result<PathBuf> {

@@ -1,7 +1,7 @@
 //! What is known and cannot be done yet: each is refused by its name when it would change the pictures, and
 //! stands here alone, so that it is easily lifted.
 
-use super::params::{INPAINT_ENGINE, MODEL_VAE, NONE, Params};
+use super::params::{INPAINT_ENGINE, NONE, Params};
 use super::read::Reader;
 
 /// Why pictures for control networks are refused.
@@ -42,10 +42,6 @@ pub(super) fn check(reader: &mut Reader<'_>, params: &Params) {
         let why = "making pictures larger needs a network that is not there yet \
                    (fooocus_upscaler_s409985e5.bin)";
         reader.refuse("uov_method", why);
-    }
-    if params.vae_name != MODEL_VAE {
-        let why = format!("only `{MODEL_VAE}`: another autoencoder is not taken yet");
-        reader.refuse("vae_name", &why);
     }
     let is_inpainted = !params.inpaint_input_image.is_empty();
     if is_inpainted && reader.has("inpaint_engine") && params.inpaint_engine != NONE {

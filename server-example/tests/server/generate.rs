@@ -464,6 +464,28 @@ async fn parameters_reach_the_model() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_autoencoder_is_taken_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vae/sub/v.safetensors");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "").unwrap();
+    std::fs::write(folder.path().join("secret.safetensors"), "").unwrap();
+    let models = folder.path().display().to_string();
+    let (server, fake) = Server::new(&[("GENERATE_MODELS_DIR", &models)]).await;
+    for name in ["Default (model)", "sub/v.safetensors", "sub\\v.safetensors"] {
+        assert_eq!(generate(&server, &json!({"vae_name": name})).await.status, 200, "{name}");
+    }
+    let taken: Vec<_> = fake.setups.lock().unwrap().iter().map(|s| s.vae.clone()).collect();
+    assert_eq!(taken, [None, Some(file.clone()), Some(file)]);
+    for name in ["", "v.safetensors", "../secret.safetensors", "sub/../../secret.safetensors"] {
+        let answer = generate(&server, &json!({"vae_name": name})).await;
+        assert_eq!(refused(&answer).keys().collect::<Vec<_>>(), ["vae_name"], "{name}");
+        let text = answer.json()["detail"][0]["msg"].as_str().unwrap().to_owned();
+        assert!(text.contains("there are `Default (model)`, `sub/v.safetensors`"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_that_is_wrong_is_named_at_once() {
     let (server, fake) = Server::new(&[]).await;
     let body = json!({"prompt": 5, "image_number": 33, "sharpness": -1, "guidance_scale": "much",

@@ -1,5 +1,7 @@
 //! `/v1/engine/generate/` with the demo model itself, which draws what it is told.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tagbrush::{Image, ImageFormat};
 
@@ -58,6 +60,40 @@ async fn files_say_how_they_were_made() {
         assert!(find(&plain, before).is_none() && find(&plain, b"circle").is_none(), "{format}");
         assert_eq!(Image::decode(&plain).unwrap(), Image::decode(&answer.body).unwrap());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn another_autoencoder_is_loaded_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("vae")).unwrap();
+    let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core");
+    let vae = "vae/diffusion_pytorch_model.safetensors";
+    for (from, name) in [
+        (core.join("demo/generate").join(vae), "own"),
+        // Of another size.
+        (core.join("tests/goldens/generate-pipeline/model").join(vae), "other"),
+    ] {
+        let to = folder.path().join(format!("vae/{name}.safetensors"));
+        std::fs::copy(from, to).unwrap();
+    }
+    let models = folder.path().display().to_string();
+    let vars = [("GENERATE_MODELS_DIR", models.as_str()), ("GENERATE_MODEL", "demo")];
+    let server = Server::real(&vars).await;
+    let mut body = json!({"prompt": "a red circle", "image_seed": 3});
+    let plain = picture(&server, &body).await;
+    body["vae_name"] = json!("own.safetensors");
+    let answer = server.post("/v1/engine/generate/", &body).await;
+    assert_eq!(Image::decode(&answer.body).unwrap(), plain);
+    let told = String::from_utf8_lossy(&answer.body);
+    assert!(told.contains(r#""vae":"own""#));
+    body["vae_name"] = json!("other.safetensors");
+    let answer = server.post("/v1/engine/generate/", &body).await;
+    assert_eq!(answer.status, 500);
+    let text = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(text.contains("other.safetensors"), "{text}");
+    // What does not load costs the next request nothing.
+    body["vae_name"] = json!("Default (model)");
+    assert_eq!(picture(&server, &body).await, plain);
 }
 
 fn corner(image: &Image) -> [i32; 3] {
