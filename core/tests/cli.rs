@@ -315,25 +315,21 @@ fn the_demo_model_draws_unless_another_is_named() {
         let corner = made.pixels()[..3].to_vec();
         assert!(corner[2] > 150 && corner[0] < 120, "{name} is {corner:?} at its corner");
     }
-    let with = |scheme: &str| {
-        tagbrush(&[
-            "generate",
-            "--prompt",
-            prompt,
-            "--steps",
-            "1",
-            "--metadata",
-            scheme,
-            "--output",
-            &folder,
-        ])
+    let with = |scheme: &str, vae: &[&str]| {
+        let arguments = ["generate", "--prompt", prompt, "--steps", "1", "--output", &folder];
+        tagbrush(&[&arguments[..], &["--metadata", scheme], vae].concat())
     };
-    let made = with("a1111");
+    let vae = core().join("demo/generate/vae/diffusion_pytorch_model.safetensors");
+    let made = with("a1111", &["--vae", vae.to_str().unwrap()]);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
     let file = fs::read(output.path().join("0000.png")).unwrap();
     let text = b"tEXtparameters\0a red circle on a blue background\nSteps: 1, Sampler: DPM++ 2M SDE Karras, ";
     assert!(file.windows(text.len()).any(|found| found == text));
-    assert!(stderr(&with("exif")).contains("known: fooocus, a1111"));
+    let text = b", VAE: diffusion_pytorch_model, ";
+    assert!(file.windows(text.len()).any(|found| found == text));
+    assert!(stderr(&with("exif", &[])).contains("known: fooocus, a1111"));
+    let missing = stderr(&with("none", &["--vae", "none.safetensors"]));
+    assert!(missing.contains("vae=none.safetensors"), "{missing}");
 }
 
 #[test]
