@@ -6,6 +6,7 @@ mod edits;
 mod faults;
 mod generate;
 mod generate_demo;
+mod generate_files;
 mod http;
 mod jobs;
 mod parameters;
