@@ -9,10 +9,10 @@ VENV = $(TARGET)/python
 RAY = $(TARGET)/ray
 CLIENTS = $(TARGET)/clients
 
-.PHONY: test check unit docs lean demo serve goldens test-python test-ray wheel test-node test-page \
-	test-clients
+.PHONY: test check unit docs lean demo serve goldens check-gpu gpu-check test-python test-ray wheel test-node \
+	test-page test-clients
 
-test: check lean docs unit test-python test-node test-page test-clients
+test: check lean docs unit check-gpu test-python test-node test-page test-clients
 	@echo "all checks passed"
 
 # Formatting and lints.
@@ -32,8 +32,23 @@ lean:
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items
 
+# Then the networks and pipelines on plain tensor operations, which is what a device without kernels does, and the networks on the
+# kernels for CUDA, emulated; `TAGBRUSH_KERNELS=emulated cargo test --release --workspace --lib` runs everything on them.
 unit:
 	$(CARGO) test --release --workspace
+	TAGBRUSH_KERNELS=plain $(CARGO) test --release --workspace --lib -- models:: tagger:: edit:: generate:: diffusion::
+	TAGBRUSH_KERNELS=emulated $(CARGO) test --release --workspace --lib -- models:: tagger::
+
+# Types of what is built for CUDA and Metal, without them.
+check-gpu:
+	core/gpu/check.sh
+
+# Compares and measures on a device of NVIDIA's: docs/gpu.md. Builds with nvcc of PyPI's packages.
+gpu-check:
+	core/gpu/build.sh build --release -p tagbrush --features cuda,gpu-check --bin gpu-check
+	@program=$$(realpath $(or $(CARGO_TARGET_DIR),target/cuda/target)/release/gpu-check); \
+	if ls /dev/nvidia[0-9]* > /dev/null 2>&1; then $$program --output benches/results/gpu.json; \
+	else echo "no device here; on a machine with one: $$program --output gpu.json"; fi
 
 # The Python package, tested as people get it: the wheel, installed. It is built with the profile and in the target folder of
 # everything else. What the tools of the tests and the server switch on in shared dependencies is not part of a wheel, so the core

@@ -60,7 +60,7 @@
 //!
 //! `demo` embeds the demo model, `hub` downloads published models, `cli` builds the command line
 //! tool. All are on by default; a library that depends on this crate wants
-//! `default-features = false`.
+//! `default-features = false`. `cuda` and `metal`, which are off, add devices: `docs/gpu.md`.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

@@ -2,12 +2,13 @@
 
 use std::sync::OnceLock;
 
-use super::engine::{Engine, Plain, Product};
+use super::engine::{Plain, Product};
 use super::simd::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::{
     amx::Tiles,
     bf16::Dot,
+    engine::Engine,
     x86::{Avx2, Avx512},
 };
 
