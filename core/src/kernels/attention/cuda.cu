@@ -24,7 +24,7 @@ struct AttentionArgs {
     int d;
     int windows; // at least 1
     int causal;
-    float scales[64];
+    float scales[64]; // above zero
 };
 
 constexpr int WARPS = 4;
@@ -40,6 +40,8 @@ template <int D>
 __device__ __forceinline__ void load_tile(bf16* tile, int rows, const bf16* x, long long stride, const unsigned* tokens,
                                           int first, int count, int d) {
     constexpr int VECTORS = D / 8;
+    // Unrolled, the addresses would take registers that the sums need.
+#pragma unroll 1
     for (int i = threadIdx.x; i < rows * VECTORS; i += WARPS * 32) {
         int row = i / VECTORS, column = i % VECTORS * 8;
         bool is_there = first + row < count && column < d;
@@ -68,6 +70,7 @@ template <int D, int M, bool BIASED> __device__ __forceinline__ void attention(c
     const float* regions = BIASED && a.regions ? static_cast<const float*>(a.regions) + (long long)window * a.n : nullptr;
     const float* bias = BIASED && a.bias ? static_cast<const float*>(a.bias) + (long long)head * a.n * a.m : nullptr;
     float scale = a.scales[head] * LOG2_E;
+    float unit = BIASED ? 1.0f : scale;
 
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     // Of a fragment of 16 x 8 values a thread has rows `y` and `y + 8` and columns `x` and `x + 1`.
@@ -126,23 +129,34 @@ template <int D, int M, bool BIASED> __device__ __forceinline__ void attention(c
             }
         }
 
-        // Scores in powers of two, without those that are not to be seen.
-        bool is_plain = !bias && !regions && start + KEYS <= a.m && (!causal || start + KEYS <= first + 1 + a.m - a.n);
+        // Without scores that are not to be seen. Biased ones are in powers of two now, others where they
+        // are used: that is one instruction less.
+        if (BIASED) {
 #pragma unroll
-        for (int r = 0; r < M; r++) {
+            for (int r = 0; r < M; r++) {
 #pragma unroll
-            for (int j = 0; j < KEYS / 8; j++) {
+                for (int j = 0; j < KEYS / 8; j++) {
 #pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    float score = scores[r][j][c] * scale;
-                    if (!is_plain) {
+                    for (int c = 0; c < 4; c++) {
+                        float score = scores[r][j][c] * scale;
                         int row = first + mine + 16 * r + y + c / 2 * 8, column = start + 8 * j + x + c % 2;
                         bool is_there = row < a.n && column < a.m;
                         if (bias && is_there) score += bias[(long long)row * a.m + column] * LOG2_E;
                         if (regions && is_there && regions[row] != regions[column]) score += APART * LOG2_E;
                         if (column >= a.m || (causal && column > row + a.m - a.n)) score = -INFINITY;
+                        scores[r][j][c] = score;
                     }
-                    scores[r][j][c] = score;
+                }
+            }
+        } else if (start + KEYS > a.m) {
+#pragma unroll
+            for (int r = 0; r < M; r++) {
+#pragma unroll
+                for (int j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                    for (int c = 0; c < 4; c++) {
+                        if (start + 8 * j + x + c % 2 >= a.m) scores[r][j][c] = -INFINITY;
+                    }
                 }
             }
         }
@@ -157,14 +171,14 @@ template <int D, int M, bool BIASED> __device__ __forceinline__ void attention(c
                 }
                 most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
                 most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-                float shrink = power_of_two(largest[r][half] - most);
+                float shrink = power_of_two((largest[r][half] - most) * unit);
                 largest[r][half] = most;
-                float sum = 0.0f;
+                float sum = 0.0f, zero = most * unit;
 #pragma unroll
                 for (int j = 0; j < KEYS / 8; j++) {
 #pragma unroll
                     for (int c = 2 * half; c < 2 * half + 2; c++) {
-                        scores[r][j][c] = power_of_two(scores[r][j][c] - most);
+                        scores[r][j][c] = power_of_two(fmaf(scores[r][j][c], unit, -zero));
                         sum += scores[r][j][c];
                     }
                 }
@@ -239,8 +253,8 @@ KERNEL(attention_biased_128, AttentionArgs, 128) { attention<128, 1, true>(a); }
 // Queries or keys, normalised and turned, one warp for each head of a token: its threads have pairs of
 // neighbouring values.
 struct HeadArgs {
-    const void* x;
-    void* out;              // (batch, n, heads, d)
+    const void* x; // heads begin at whole pairs
+    void* out;     // (batch, n, heads, d)
     const void* weight;     // (d), float; null: no norm
     const void* bias;       // (d), float
     const void* sin;        // (n - prefix, d), float; null: no rotation
@@ -255,6 +269,9 @@ struct HeadArgs {
 constexpr int MOST_PAIRS = 8;
 
 template <class T> __device__ void head(const HeadArgs& a) {
+    struct alignas(2 * sizeof(T)) Pair {
+        T first, second;
+    };
     long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
     bool is_there = row < a.rows;
     int head = int(row % a.heads);
@@ -268,8 +285,10 @@ template <class T> __device__ void head(const HeadArgs& a) {
     for (int k = 0; k < MOST_PAIRS; k++) {
         int pair = threadIdx.x + 32 * k;
         bool is_mine = is_there && pair < pairs;
-        even[k] = is_mine ? to_float(x[2 * pair]) : 0.0f;
-        odd[k] = is_mine ? to_float(x[2 * pair + 1]) : 0.0f;
+        Pair both = {};
+        if (is_mine) both = reinterpret_cast<const Pair*>(x)[pair];
+        even[k] = to_float(both.first);
+        odd[k] = to_float(both.second);
         sum += even[k] + odd[k];
     }
     if (a.weight) {
@@ -305,8 +324,7 @@ template <class T> __device__ void head(const HeadArgs& a) {
             first = even[k] * cos[0] - odd[k] * sin[0];
             second = odd[k] * cos[1] + even[k] * sin[1];
         }
-        out[i] = from_float<T>(first);
-        out[i + 1] = from_float<T>(second);
+        reinterpret_cast<Pair*>(out)[i / 2] = Pair{from_float<T>(first), from_float<T>(second)};
     }
 }
 

@@ -86,7 +86,8 @@ pub(super) fn takes_heads(x: &Tensor, d: usize) -> bool {
 fn attend(qkv: [&Tensor; 3], options: &Options, scale: &[f32]) -> Result<Tensor> {
     let [q, k, v] = qkv;
     let d = q.dim(3)?;
-    let fits = q.dtype() == DType::BF16 && d.is_multiple_of(VECTOR) && scale.len() <= HEADS;
+    let mut fits = q.dtype() == DType::BF16 && d.is_multiple_of(VECTOR) && scale.len() <= HEADS;
+    fits &= scale.iter().all(|scale| *scale > 0.0);
     match SIZES.into_iter().find(|size| d <= *size) {
         Some(size) if fits => flash(qkv, options, scale, size),
         _ => reference::attend(q, k, v, options, scale),
@@ -144,10 +145,9 @@ fn head_to(
     out: Address,
 ) -> Result<()> {
     let (b, heads, n, d) = x.dims4()?;
-    let x = match x.stride()[3] {
-        1 => x.clone(),
-        _ => x.contiguous()?,
-    };
+    let are_pairs = |x: &Tensor| x.layout().start_offset().is_multiple_of(2);
+    let fits = x.stride()[3] == 1 && x.stride()[..3].iter().all(|stride| stride % 2 == 0);
+    let x = if fits && are_pairs(x) { x.clone() } else { x.force_contiguous()? };
     let norm = norm.map(norm::Weights::parameters);
     let at = |tensor: Option<&Tensor>| {
         tensor.map_or(Ok(Address::NONE), |tensor| cuda::address(&Held::new(tensor)))

@@ -103,18 +103,31 @@ KERNEL(group_join, GroupNormArgs, 256) {
     moments[1] = rsqrtf(squares / count + a.eps);
 }
 
-template <class T> __device__ void group_apply(const GroupNormArgs& a) {
-    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+// `N` neighbouring channels for a thread: those of 16 bytes, or one.
+template <class T, int N> __device__ void group_apply(const GroupNormArgs& a) {
+    struct alignas(N * sizeof(T)) Some {
+        T values[N];
+    };
+    long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * N;
     if (i >= a.count) return;
     long long entry = blockIdx.y;
     int channel = int(i % a.channels);
-    const T* row = static_cast<const T*>(a.x) + entry * a.count + (i - channel);
-    const float* moments =
-        static_cast<const float*>(a.moments) + (entry * a.groups + channel / (a.channels / a.groups)) * 2;
-    float y = (shifted(a, entry, row, channel) - moments[0]) * moments[1];
-    y = y * static_cast<const float*>(a.weight)[channel] + static_cast<const float*>(a.bias)[channel];
-    static_cast<T*>(a.out)[entry * a.count + i] = from_float<T>(activate(a.activation, y));
+    Some some = *reinterpret_cast<const Some*>(static_cast<const T*>(a.x) + entry * a.count + i);
+    const float* shift = a.shift ? static_cast<const float*>(a.shift) + entry * a.channels + channel : nullptr;
+    const float* weight = static_cast<const float*>(a.weight) + channel;
+    const float* bias = static_cast<const float*>(a.bias) + channel;
+    const float* moments = static_cast<const float*>(a.moments) + entry * a.groups * 2;
+    int each = a.channels / a.groups;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        const float* of = moments + (channel + k) / each * 2;
+        float x = to_float(some.values[k]) + (shift ? shift[k] : 0.0f);
+        some.values[k] = from_float<T>(activate(a.activation, (x - of[0]) * of[1] * weight[k] + bias[k]));
+    }
+    *reinterpret_cast<Some*>(static_cast<T*>(a.out) + entry * a.count + i) = some;
 }
 
-KERNEL(group_apply_f32, GroupNormArgs, 256) { group_apply<float>(a); }
-KERNEL(group_apply_bf16, GroupNormArgs, 256) { group_apply<bf16>(a); }
+KERNEL(group_apply_f32, GroupNormArgs, 256) { group_apply<float, 1>(a); }
+KERNEL(group_apply_bf16, GroupNormArgs, 256) { group_apply<bf16, 1>(a); }
+KERNEL(group_apply_vectors_f32, GroupNormArgs, 256) { group_apply<float, 4>(a); }
+KERNEL(group_apply_vectors_bf16, GroupNormArgs, 256) { group_apply<bf16, 8>(a); }

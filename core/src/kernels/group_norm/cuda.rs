@@ -74,10 +74,15 @@ pub(super) fn forward(
         activation: activation.number(),
         eps: weights.eps as f32,
     };
-    let [moments_of, apply] = match x.dtype() {
-        DType::BF16 => ["group_moments_bf16", "group_apply_bf16"],
-        _ => ["group_moments_f32", "group_apply_f32"],
+    let vector = 16 / x.dtype().size_in_bytes();
+    let are_vectors = channels.is_multiple_of(vector) && args.x.is_aligned();
+    let [moments_of, apply] = match (x.dtype(), are_vectors) {
+        (DType::BF16, true) => ["group_moments_bf16", "group_apply_vectors_bf16"],
+        (DType::BF16, false) => ["group_moments_bf16", "group_apply_bf16"],
+        (_, true) => ["group_moments_f32", "group_apply_vectors_f32"],
+        (_, false) => ["group_moments_f32", "group_apply_f32"],
     };
+    let each = if are_vectors { vector } else { 1 };
     let grid = |blocks: usize, shared: usize| Grid {
         blocks: [blocks, entries, 1],
         threads: [THREADS, 1],
@@ -86,7 +91,7 @@ pub(super) fn forward(
     let launches = [
         (moments_of, grid(runs, 4 * (THREADS + 2 * weights.groups))),
         ("group_join", grid(weights.groups.div_ceil(THREADS), 0)),
-        (apply, grid(count.div_ceil(THREADS), 0)),
+        (apply, grid((count / each).div_ceil(THREADS), 0)),
     ];
     for (name, grid) in launches {
         // SAFETY: `GroupNormArgs` in `cuda.cu`; the shapes were checked.

@@ -59,31 +59,34 @@ KERNEL(finish_bf16_bf16, FinishArgs, 256) { finish<bf16, bf16>(a); }
 KERNEL(finish_vectors_f32, FinishArgs, 256) { finish_vectors<float>(a); }
 KERNEL(finish_vectors_bf16, FinishArgs, 256) { finish_vectors<bf16>(a); }
 
+// Counts are below 2^31: divisions of 64 bits would take longer than the copies.
 struct CutArgs {
     const void* x; // (b, height, width, channels)
     void* out;     // (rows, size_y size_x channels), rows from `first` on
-    long long first;
-    long long count; // values of out
+    int first;
+    int count; // values of out
     int height, width, channels;
     int down, across;
     int size_y, size_x, stride_y, stride_x, top, left;
 };
 
 // `V` is what is copied at once: a vector where channels are whole vectors.
-template <class V, class U, class F> __device__ void cut(const CutArgs& a, int channels, F convert) {
-    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= a.count) return;
-    int channel = int(i % channels);
-    long long rest = i / channels;
-    int tap = int(rest % (a.size_y * a.size_x));
-    long long row = a.first + rest / (a.size_y * a.size_x);
-    int x = int(row % a.across) * a.stride_x + tap % a.size_x - a.left;
-    long long above = row / a.across;
-    int y = int(above % a.down) * a.stride_y + tap / a.size_x - a.top;
+template <class V, class U, class F> __device__ void cut(const CutArgs& a, F convert) {
+    long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= a.count) return;
+    int i = int(thread);
+    int channel = i % a.channels;
+    int rest = i / a.channels;
+    int taps = a.size_y * a.size_x;
+    int tap = rest % taps;
+    int row = a.first + rest / taps;
+    int x = row % a.across * a.stride_x + tap % a.size_x - a.left;
+    int above = row / a.across;
+    int y = above % a.down * a.stride_y + tap / a.size_x - a.top;
     long long entry = above / a.down;
     U value = {};
     if (x >= 0 && x < a.width && y >= 0 && y < a.height) {
-        value = convert(static_cast<const V*>(a.x)[((entry * a.height + y) * a.width + x) * channels + channel]);
+        value = convert(static_cast<const V*>(a.x)[((entry * a.height + y) * a.width + x) * a.channels + channel]);
     }
     static_cast<U*>(a.out)[i] = value;
 }
@@ -99,9 +102,9 @@ struct Same {
     __device__ Sixteen operator()(Sixteen x) const { return x; }
 };
 
-KERNEL(cut_u8_f32, CutArgs, 256) { cut<unsigned char, float>(a, a.channels, Convert<unsigned char, float>()); }
-KERNEL(cut_u8_bf16, CutArgs, 256) { cut<unsigned char, bf16>(a, a.channels, Convert<unsigned char, bf16>()); }
-KERNEL(cut_f32_f32, CutArgs, 256) { cut<float, float>(a, a.channels, Convert<float, float>()); }
-KERNEL(cut_bf16_bf16, CutArgs, 256) { cut<bf16, bf16>(a, a.channels, Convert<bf16, bf16>()); }
+KERNEL(cut_u8_f32, CutArgs, 256) { cut<unsigned char, float>(a, Convert<unsigned char, float>()); }
+KERNEL(cut_u8_bf16, CutArgs, 256) { cut<unsigned char, bf16>(a, Convert<unsigned char, bf16>()); }
+KERNEL(cut_f32_f32, CutArgs, 256) { cut<float, float>(a, Convert<float, float>()); }
+KERNEL(cut_bf16_bf16, CutArgs, 256) { cut<bf16, bf16>(a, Convert<bf16, bf16>()); }
 // Channels are counted in vectors of 16 bytes here.
-KERNEL(cut_vectors, CutArgs, 256) { cut<Sixteen, Sixteen>(a, a.channels, Same()); }
+KERNEL(cut_vectors, CutArgs, 256) { cut<Sixteen, Sixteen>(a, Same()); }

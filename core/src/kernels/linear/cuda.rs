@@ -27,8 +27,8 @@ struct FinishArgs {
 struct CutArgs {
     x: Address,
     out: Address,
-    first: i64,
-    count: i64,
+    first: i32,
+    count: i32,
     height: i32,
     width: i32,
     channels: i32,
@@ -80,6 +80,9 @@ pub(super) fn forward(
         return Ok(out);
     };
     let x = x.contiguous()?;
+    if i32::try_from(rows).is_err() {
+        candle_core::bail!("windows over {:?}", x.dims());
+    }
     let most = (MOST / (k * weight.dtype().size_in_bytes()).max(1)).clamp(1, rows.max(1));
     for first in (0..rows).step_by(most) {
         let pixels = cut(&x, &patches, first, most.min(rows - first), weight.dtype())?;
@@ -119,8 +122,8 @@ fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -
     let args = CutArgs {
         x: from,
         out: cuda::address(&Held::new(&out))?,
-        first: first as i64,
-        count: count as i64,
+        first: first as i32,
+        count: count as i32,
         height: height as i32,
         width: width as i32,
         channels: (channels / step) as i32,

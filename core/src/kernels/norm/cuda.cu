@@ -21,7 +21,11 @@ template <class T> __device__ __forceinline__ float parameter(const void* values
     return of_f32 ? static_cast<const float*>(values)[i] : to_float(static_cast<const T*>(values)[i]);
 }
 
-template <class T> __device__ void norm(const NormArgs& a) {
+// `N` values are read and written at once: those of 16 bytes, or one.
+template <class T, int N> __device__ void norm(const NormArgs& a) {
+    struct alignas(N * sizeof(T)) Some {
+        T values[N];
+    };
     float* kept = shared<float>() + threadIdx.y * a.width;
     float* scratch = shared<float>() + blockDim.y * a.width;
     long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
@@ -30,33 +34,48 @@ template <class T> __device__ void norm(const NormArgs& a) {
 
     float sum = 0.0f;
     if (is_there) {
-        for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
-            float value = to_float(x[i]);
-            kept[i] = value;
-            sum += value;
+        for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+            Some some = *reinterpret_cast<const Some*>(x + i);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float value = to_float(some.values[k]);
+                kept[i + k] = value;
+                sum += value;
+            }
         }
     }
     float mean = a.centred ? row_sum(sum, scratch) / a.width : 0.0f;
     float squares = 0.0f;
     if (is_there) {
         // Each thread looks at what it has written itself.
-        for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
-            float value = kept[i] - mean;
-            squares += value * value;
+        for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float value = kept[i + k] - mean;
+                squares += value * value;
+            }
         }
     }
     float scale = rsqrtf(row_sum(squares, scratch) / a.width + a.eps);
     if (!is_there) return;
     const T* residual = a.residual ? static_cast<const T*>(a.residual) + row * a.width : nullptr;
     T* out = static_cast<T*>(a.out) + row * a.width;
-    for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
-        float weight = parameter<T>(a.weight, i, a.of_f32) + a.one;
-        float y = (kept[i] - mean) * scale * weight + parameter<T>(a.bias, i, a.of_f32);
-        y = activate(a.activation, y);
-        if (residual) y += to_float(residual[i]);
-        out[i] = from_float<T>(y);
+    for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+        Some some;
+        if (residual) some = *reinterpret_cast<const Some*>(residual + i);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float weight = parameter<T>(a.weight, i + k, a.of_f32) + a.one;
+            float y = (kept[i + k] - mean) * scale * weight + parameter<T>(a.bias, i + k, a.of_f32);
+            y = activate(a.activation, y);
+            if (residual) y += to_float(some.values[k]);
+            some.values[k] = from_float<T>(y);
+        }
+        *reinterpret_cast<Some*>(out + i) = some;
     }
 }
 
-KERNEL(norm_f32, NormArgs, 256) { norm<float>(a); }
-KERNEL(norm_bf16, NormArgs, 256) { norm<bf16>(a); }
+KERNEL(norm_f32, NormArgs, 256) { norm<float, 1>(a); }
+KERNEL(norm_bf16, NormArgs, 256) { norm<bf16, 1>(a); }
+KERNEL(norm_vectors_f32, NormArgs, 256) { norm<float, 4>(a); }
+KERNEL(norm_vectors_bf16, NormArgs, 256) { norm<bf16, 8>(a); }

@@ -94,7 +94,14 @@ pub(in super::super) fn run(
         threads: [across, down],
         shared: 4 * (down * width + across / WARP * down),
     };
-    let name = if x.dtype() == DType::BF16 { "norm_bf16" } else { "norm_f32" };
+    let vector = 16 / x.dtype().size_in_bytes();
+    let begin = [args.x, args.residual, args.out].into_iter().all(Address::is_aligned);
+    let name = match (x.dtype(), width.is_multiple_of(vector) && begin) {
+        (DType::BF16, true) => "norm_vectors_bf16",
+        (DType::BF16, false) => "norm_bf16",
+        (_, true) => "norm_vectors_f32",
+        (_, false) => "norm_f32",
+    };
     // SAFETY: `NormArgs` in `cuda.cu`; rows of `x` and `out` are `rows` times `width` values.
     unsafe { cuda::launch(x.device(), name, grid, &args) }
 }
