@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::pixels::{DecodeOptions, Image, apply_steps, decode_unguarded, resize_padded};
 use crate::tagger;
 use crate::weights::{
-    Adapted, GgufFile, Lora, Network, SafeTensorsFile, Scaled, Source, Weights, onnx,
+    Adapted, GgufFile, Lora, Network, PickleFile, SafeTensorsFile, Scaled, Source, Weights, onnx,
 };
 
 #[cfg(test)]
@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("labels", labels),
     ("lora", lora),
     ("onnx", onnx),
+    ("pickle", pickle),
     ("safetensors", safetensors),
 ];
 
@@ -97,6 +98,16 @@ pub fn safetensors(data: &[u8]) {
     load_all(&file);
     if let Ok(file) = open().and_then(Scaled::new) {
         load_all(&file);
+    }
+}
+
+/// Reads a checkpoint of PyTorch, of which nothing may be run, and copies every tensor out.
+pub fn pickle(data: &[u8]) {
+    if let Ok(file) = PickleFile::from_bytes(data.to_vec(), "fuzz") {
+        load_all(&file);
+        for name in file.names() {
+            let _ = (file.number(&name), file.is_bytes(&name));
+        }
     }
 }
 

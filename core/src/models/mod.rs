@@ -9,7 +9,8 @@
 //!
 //! These classifiers are built from the arguments that timm's constructors take (see [`args`]) and
 //! from tensors under timm's names. The networks in [`qwen_image`] and [`sdxl`] make pictures, and [`qwen2_5_vl`]
-//! and [`clip`] read prompts for them; they are built from the files of diffusers and transformers.
+//! and [`clip`] read prompts for them; they are built from the files of diffusers and transformers. [`rrdb`] makes
+//! pictures larger.
 
 pub(crate) mod args;
 mod attention_pool;
@@ -19,6 +20,7 @@ pub(crate) mod eva;
 mod fields;
 pub(crate) mod qwen2_5_vl;
 pub(crate) mod qwen_image;
+pub(crate) mod rrdb;
 pub(crate) mod sdxl;
 pub(crate) mod swin_v2;
 pub(crate) mod vit;

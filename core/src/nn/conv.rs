@@ -6,6 +6,7 @@ use super::Linear;
 use super::linear::zeros;
 use crate::device::classify;
 use crate::error;
+use crate::kernels::activation::Activation;
 use crate::kernels::depthwise_conv;
 pub(crate) use crate::kernels::linear::Window;
 use crate::weights::Scope;
@@ -23,6 +24,12 @@ impl Conv2d {
             .and_then(|weight| weight.flatten_from(1))
             .map_err(|e| classify(e, "cannot lay out a convolution"))?;
         Ok(Self { linear: Linear::new(&rows, bias)?, window })
+    }
+
+    /// The same convolution with an activation behind it.
+    pub(crate) fn then(mut self, activation: Activation) -> Self {
+        self.linear = self.linear.then(activation);
+        self
     }
 
     /// `(b, h, w, c)` to `(b, down, across, n)`, added to `residual`.

@@ -5,6 +5,7 @@
 //! remembers what was taken, so that missing and left-over tensors are both reported by name.
 
 mod checkpoint;
+mod esrgan;
 mod fp8;
 mod gguf;
 mod hash;
@@ -13,6 +14,7 @@ mod mapped;
 mod model_dir;
 pub(crate) mod onnx;
 mod open;
+pub(crate) mod pickle;
 #[cfg(any(test, feature = "gpu-check"))]
 mod random;
 mod renamed;
@@ -29,6 +31,7 @@ mod windows;
 mod wire;
 
 pub(crate) use checkpoint::{Scope, Source, Weights};
+pub(crate) use esrgan::open as open_upscaler;
 pub(crate) use hash::sha256;
 pub(crate) use lora::{Network, apply as apply_loras};
 pub(crate) use model_dir::ModelDir;
@@ -36,6 +39,8 @@ pub(crate) use onnx::Imported;
 #[cfg(test)]
 pub(crate) use open::Opened;
 pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use pickle::PickleFile;
 pub(crate) use single_file::{Component, SingleFile};
 pub(crate) use slot::Slot;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -68,6 +68,7 @@ functions! {
     QuickGelu: |S, x, _rough| S::mul(x, math::sigmoid::<S>(S::mul(x, S::splat(1.702))));
     Silu: |S, x, rough| math::silu::<S>(x, rough);
     Relu: |S, x, _rough| S::max(S::splat(0.0), x);
+    LeakyRelu: |S, x, _rough| S::max(S::mul(x, S::splat(0.2)), x);
 }
 
 /// Calls the generic `$call` with the [`Function`] of an activation.
@@ -87,6 +88,7 @@ macro_rules! with_function {
             Activation::QuickGelu => arm!(QuickGelu),
             Activation::Silu => arm!(Silu),
             Activation::Relu => arm!(Relu),
+            Activation::LeakyRelu => arm!(LeakyRelu),
         }
     }};
 }

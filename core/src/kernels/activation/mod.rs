@@ -27,6 +27,8 @@ pub(crate) enum Activation {
     Silu,
     /// `max(x, 0)` (`relu`).
     Relu,
+    /// `max(x, 0.2 x)`: the leaky ReLU of networks that make pictures larger.
+    LeakyRelu,
     /// `x` itself.
     Identity,
 }

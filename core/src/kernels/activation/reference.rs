@@ -11,6 +11,7 @@ pub(super) fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
         Activation::QuickGelu => x * sigmoid(&(x * 1.702)?)?,
         Activation::Silu => x.silu(),
         Activation::Relu => x.relu(),
+        Activation::LeakyRelu => x.maximum(&(x * 0.2)?),
         Activation::Identity => Ok(x.clone()),
     }
 }

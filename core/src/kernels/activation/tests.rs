@@ -4,12 +4,13 @@ use super::super::cpu::{Kernel, Simd, math, run};
 use super::super::testing::{assert_close, everywhere};
 use super::{Activation, reference};
 
-const ALL: [Activation; 6] = [
+const ALL: [Activation; 7] = [
     Activation::GeluErf,
     Activation::GeluTanh,
     Activation::QuickGelu,
     Activation::Silu,
     Activation::Relu,
+    Activation::LeakyRelu,
     Activation::Identity,
 ];
 
