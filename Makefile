@@ -125,4 +125,4 @@ goldens:
 		make_edit_text_encoder make_edit_formats make_edit_pipeline make_generate_text make_generate_networks \
 		make_generate_unet make_generate_single_file make_generate_samplers make_generate_prompts make_generate_pipeline \
 		make_generate_sharpness make_generate_lora \
-		make_generate_freeu make_generate_refiner make_generate_upscale; do python3 $$make.py || exit 1; done
+		make_generate_freeu make_generate_refiner make_generate_upscale make_generate_inpaint; do python3 $$make.py || exit 1; done

@@ -64,6 +64,12 @@ export interface GenerateRequest {
   readonly outpaint?: { left?: number; top?: number; right?: number; bottom?: number } | null | undefined;
   /** What both prompts are without styles, where they have some: for metadata only. {@link Prompter} sets it. */
   readonly unstyled?: Unstyled | null | undefined;
+  /**
+   * How much larger the picture is made, 1 to 5, with details made anew; or a name of Fooocus, such as `"Upscale (1.5x)"` or
+   * `"fast 2"`, which makes nothing anew. The output has the size that this gives. With `upscaler` of
+   * {@link GeneratePipeline.load} a network does it, else `notes` of the output say that it was resampled.
+   */
+  readonly upscale?: number | string | null | undefined;
 }
 
 /** What a file says of how its picture was made. */
@@ -176,11 +182,12 @@ export class GeneratePipeline extends Pipeline {
     options?: GenerateOptions &
       PreviewOptions &
       CallOptions &
-      Pick<GenerateRequest, "negativePrompt" | "image" | "mask" | "outpaint">,
+      Pick<GenerateRequest, "negativePrompt" | "image" | "mask" | "outpaint" | "upscale">,
   ): Job<Generated[]> {
     const begin = () => {
-      const { negativePrompt, image, mask, outpaint, ...rest } = split(options, "signal").rest;
-      return { requests: [{ prompt, negativePrompt, image, mask, outpaint }], options: rest, errors: "throw" as const };
+      const { negativePrompt, image, mask, outpaint, upscale, ...rest } = split(options, "signal").rest;
+      const request = { prompt, negativePrompt, image, mask, outpaint, upscale };
+      return { requests: [request], options: rest, errors: "throw" as const };
     };
     return this.#run(begin, options?.signal) as Job<Generated[]>;
   }
@@ -270,6 +277,36 @@ export class GeneratePipeline extends Pipeline {
     return this.#native.needsPerformanceLoras;
   }
 
+  /**
+   * Takes Fooocus' inpaint engine, its head (`fooocus_inpaint_head.pth`) and its patch (`inpaint_v26.fooocus.patch`, or of
+   * another version), in place of the one before, or `null` for none. Parts of pictures are made anew with it; without, the
+   * network sees the picture around the mask only. When a file does not fit the model, what was there before stays.
+   */
+  setInpaintEngine(files: readonly [head: PathLike, patch: PathLike] | null): Promise<void> {
+    return run(
+      (listener) => {
+        if (files !== null && !(Array.isArray(files) && files.length === 2)) {
+          throw invalid("files", `expected [head, patch] or null, got ${shown(files)}`);
+        }
+        const paths: [string, string] | undefined = files
+          ? [toPath(files[0], "head"), toPath(files[1], "patch")]
+          : undefined;
+        return this.#native.setInpaintEngine(paths, listener);
+      },
+      () => {},
+    );
+  }
+
+  /** Whether there is an inpaint engine. */
+  get hasInpaintEngine(): boolean {
+    return this.#native.hasInpaintEngine;
+  }
+
+  /** Whether there is a network that makes pictures larger; without one they are resampled. */
+  get hasUpscaler(): boolean {
+    return this.#native.hasUpscaler;
+  }
+
   #run(
     begin: () => { requests: (string | GenerateRequest)[]; options: GenerateOptions & PreviewOptions; errors: Errors },
     signal: AbortSignal | null | undefined,
@@ -324,14 +361,17 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
   if (typeof request !== "object" || request === null) {
     throw invalid("requests", `expected a string or { prompt }, got ${shown(request)}`, at);
   }
-  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs", "mask", "outpaint", "unstyled"]);
-  const { prompt, negativePrompt, image, seed, asIs, mask, outpaint, unstyled } = request;
+  refuseUnknown(request, ["prompt", "negativePrompt", "image", "seed", "asIs", "mask", "outpaint", "unstyled", "upscale"]);
+  const { prompt, negativePrompt, image, seed, asIs, mask, outpaint, unstyled, upscale } = request;
   if (typeof prompt !== "string") throw invalid("prompt", `expected a string, got ${shown(prompt)}`, at);
   if (negativePrompt != null && typeof negativePrompt !== "string") {
     throw invalid("negativePrompt", `expected a string, got ${shown(negativePrompt)}`, at);
   }
   if (asIs != null && typeof asIs !== "boolean") {
     throw invalid("asIs", `expected a boolean, got ${shown(asIs)}`, at);
+  }
+  if (upscale != null && typeof upscale !== "number" && typeof upscale !== "string") {
+    throw invalid("upscale", `expected a number or a string, got ${shown(upscale)}`, at);
   }
   return {
     prompt,
@@ -342,5 +382,6 @@ function toPrompt(request: string | GenerateRequest, i: number): NativePrompt {
     ...(unstyled == null ? {} : { unstyled: toUnstyled(unstyled, at) }),
     ...(image == null ? {} : { image: toNative(image, at) }),
     seed: { seed: seed ?? undefined },
+    ...(upscale == null ? {} : { upscale: String(upscale) }),
   };
 }

@@ -114,6 +114,7 @@ export interface NativeMade {
   variant: number;
   values?: Float32Array;
   origin?: NativeOrigin;
+  notes: string[];
 }
 
 export interface NativeOrigin {
@@ -152,6 +153,7 @@ export interface NativePrompt {
   mask?: NativeInput;
   outpaint: number[];
   unstyled?: NativeUnstyled;
+  upscale?: string;
 }
 
 export interface NativeUnstyled {
@@ -184,6 +186,9 @@ export interface NativeGeneratePipeline {
   readonly defaultSize: [number, number];
   readonly defaultStyles: string[] | null;
   readonly needsPerformanceLoras: boolean;
+  readonly hasUpscaler: boolean;
+  readonly hasInpaintEngine: boolean;
+  setInpaintEngine(files: [string, string] | undefined, listener: Listener<undefined>): Answer<Running>;
   readonly device: string;
   readonly dtype: string;
 }

@@ -222,6 +222,17 @@ export interface GenerateLoadOptions extends LoadOptions {
    * code, or a whole checkpoint.
    */
   vae?: PathLike | null | undefined;
+  /**
+   * A network that makes pictures larger (ESRGAN's RRDBNet): safetensors, or a checkpoint of PyTorch, which is read
+   * without running it.
+   */
+  upscaler?: PathLike | null | undefined;
+  /** The head of Fooocus' inpaint engine (`fooocus_inpaint_head.pth`); with `inpaintPatch` only. */
+  inpaintHead?: PathLike | null | undefined;
+  /**
+   * The patch of Fooocus' inpaint engine (`inpaint_v26.fooocus.patch`, or of another version); with `inpaintHead` only.
+   */
+  inpaintPatch?: PathLike | null | undefined;
 }
 
 /** How the network's parts are weighed on its way up ("FreeU"); 1 changes nothing. */
@@ -292,6 +303,8 @@ export interface GenerateOptions {
    * a picture.
    */
   denoise?: number | null | undefined;
+  /** As `denoise`, for pictures that are made larger; 0.382 unless set. */
+  upscaleStrength?: number | null | undefined;
   /** As `denoise`, for the parts of pictures that are made anew; 1, which it is unless set, forgets what was there. */
   inpaintStrength?: number | null | undefined;
   /**

@@ -21,6 +21,11 @@ export class Output<S = ImageLike | undefined> {
   readonly values: Float32Array | undefined;
   /** The first picture of the request, as it was given. */
   readonly source: S;
+  /**
+   * What a user should know about how it was made, where it was made in another way than may be expected: without a
+   * network that would be needed, or without denoising. Mostly empty.
+   */
+  readonly notes: readonly string[];
 
   /** @internal */
   constructor(made: NativeMade, sources: readonly S[]) {
@@ -30,6 +35,7 @@ export class Output<S = ImageLike | undefined> {
     this.variant = made.variant;
     this.values = made.values ?? undefined;
     this.source = sources[made.request] as S;
+    this.notes = made.notes;
   }
 
   /** Writes the picture to a file; see {@link Image.save}. */

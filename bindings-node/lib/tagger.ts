@@ -80,7 +80,7 @@ function toRows(scores: unknown): { rows: Float32Array[]; isOne: boolean } {
 
 /** Paths may be URLs in all options that are paths. */
 export function pathsOf<O extends EditLoadOptions & GenerateLoadOptions>(options: O): O {
-  const paths = ["cacheDir", "transformer", "textEncoder", "vae", "refiner"] as const;
+  const paths = ["cacheDir", "transformer", "textEncoder", "vae", "refiner", "upscaler", "inpaintHead", "inpaintPatch"] as const;
   const set = paths.filter((name) => options[name] instanceof URL);
   return { ...options, ...Object.fromEntries(set.map((name) => [name, toPath(options[name], name)])) };
 }

@@ -1,6 +1,8 @@
 //! The pipeline that generates under the one of `lib/generate.ts`, which has the signatures that people
 //! see.
 
+use std::path::Path;
+
 use napi_derive::napi;
 use tagbrush::{
     Control, Error, GenerateRequest, Input, Lora, Outpaint, Performance, Result, Unstyled,
@@ -41,6 +43,8 @@ pub struct Prompt<'a> {
     pub outpaint: Vec<u32>,
     /// Both prompts without their styles.
     pub unstyled: Option<UnstyledPrompt>,
+    /// How much larger the picture is made, as a text.
+    pub upscale: Option<String>,
 }
 
 /// Prompts without the styles around them.
@@ -151,6 +155,35 @@ impl GeneratePipeline {
         self.pipeline.needs_performance_loras()
     }
 
+    /// Takes the head and the patch of an inpaint engine, or none.
+    #[napi]
+    pub fn set_inpaint_engine(
+        &self,
+        files: Option<Vec<String>>,
+        listener: Listener<'_>,
+    ) -> Answer<Running> {
+        let pipeline = self.pipeline.clone();
+        answer(start(&self.lane, listener, QUIET, move |_| {
+            let files = files.as_deref().and_then(|files| match files {
+                [head, patch] => Some((Path::new(head), Path::new(patch))),
+                _ => None,
+            });
+            pipeline.set_inpaint_engine(files)
+        }))
+    }
+
+    /// Whether there is an inpaint engine.
+    #[napi(getter)]
+    pub fn has_inpaint_engine(&self) -> bool {
+        self.pipeline.has_inpaint_engine()
+    }
+
+    /// Whether there is a network that makes pictures larger.
+    #[napi(getter)]
+    pub fn has_upscaler(&self) -> bool {
+        self.pipeline.has_upscaler()
+    }
+
     /// Where it runs.
     #[napi(getter)]
     pub fn device(&self) -> String {
@@ -187,6 +220,7 @@ fn converted(request: Prompt<'_>) -> Result<(GenerateRequest, Option<Error>)> {
         let UnstyledPrompt { prompt, negative: negative_prompt, styles } = unstyled;
         Unstyled { prompt, negative_prompt, styles }
     });
+    converted.upscale = request.upscale.map(|upscale| upscale.parse()).transpose()?;
     converted.seed = seed(&request.seed)?;
     Ok((converted, error.or(wrong)))
 }

@@ -173,6 +173,9 @@ pub(crate) fn load_options(options: &Options<'_>) -> Result<LoadOptions> {
             "textEncoder" => load.text_encoder = Some(argument.text()?.into()),
             "vae" => load.vae = Some(argument.text()?.into()),
             "refiner" => load.refiner = Some(argument.text()?.into()),
+            "upscaler" => load.upscaler = Some(argument.text()?.into()),
+            "inpaintHead" => load.inpaint_head = Some(argument.text()?.into()),
+            "inpaintPatch" => load.inpaint_patch = Some(argument.text()?.into()),
             "maxPixels" => load.decode.limits.max_pixels = argument.whole()?,
             "maxSide" => load.decode.limits.max_side = argument.whole()?,
             "maxEncodedBytes" => load.decode.limits.max_encoded_bytes = argument.whole()?,
@@ -181,7 +184,8 @@ pub(crate) fn load_options(options: &Options<'_>) -> Result<LoadOptions> {
             _ => {
                 return Err(argument.unknown(
                     "device, dtype, offline, cacheDir, batchSize, maxMemory, transformer, \
-                     textEncoder, vae, refiner, maxPixels, maxSide, maxEncodedBytes, \
+                     textEncoder, vae, refiner, upscaler, inpaintHead, inpaintPatch, maxPixels, maxSide, \
+                     maxEncodedBytes, \
                      tolerateTruncated, applyOrientation, signal",
                 ));
             }
@@ -333,6 +337,7 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
             "refinerSwap" => generate.refiner_swap = argument.parse()?,
             "freeu" => generate.freeu = freeu(&argument)?,
             "denoise" => generate.denoise = argument.precise()?,
+            "upscaleStrength" => generate.upscale_strength = argument.precise()?,
             "inpaintStrength" => generate.inpaint_strength = argument.precise()?,
             "inpaintField" => generate.inpaint_field = argument.precise()?,
             "maskGrowth" => generate.mask_growth = growth(&argument)?,
@@ -341,7 +346,7 @@ pub(crate) fn generate_options(options: &Options<'_>) -> Result<GenerateOptions>
                 return Err(argument.unknown(
                     "n, size, performance, steps, guidanceScale, sampler, scheduler, clipSkip, \
                      seed, sizeGuidance, adaptiveGuidance, sharpness, refinerSwitch, refinerSwap, freeu, \
-                     denoise, inpaintStrength, inpaintField, maskGrowth, \
+                     denoise, upscaleStrength, inpaintStrength, inpaintField, maskGrowth, \
                                           keepValues, errors, signal",
                 ));
             }

@@ -28,12 +28,14 @@ pub struct Made {
     pub values: Option<Float32Array>,
     /// How it was generated.
     pub origin: Option<Origin>,
+    /// What a user should know about how it was made.
+    pub notes: Vec<String>,
 }
 
 impl From<tagbrush::Edited> for Made {
     fn from(edited: tagbrush::Edited) -> Self {
         let tagbrush::Edited { image, values, request, variant, seed, .. } = edited;
-        made(image, values.as_deref(), [request, variant], seed)
+        made(image, values.as_deref(), [request, variant], seed, Vec::new())
     }
 }
 
@@ -41,15 +43,22 @@ impl From<tagbrush::Generated> for Made {
     fn from(mut generated: tagbrush::Generated) -> Self {
         let (image, values) = (generated.image.clone(), generated.values.take());
         let place = [generated.request, generated.variant];
-        let made = made(image, values.as_deref(), place, generated.seed);
+        let made = made(image, values.as_deref(), place, generated.seed, generated.notes.clone());
         Self { origin: Some(Origin(generated)), ..made }
     }
 }
 
-fn made(image: tagbrush::Image, values: Option<&[f32]>, place: [usize; 2], seed: u64) -> Made {
+fn made(
+    image: tagbrush::Image,
+    values: Option<&[f32]>,
+    place: [usize; 2],
+    seed: u64,
+    notes: Vec<String>,
+) -> Made {
     let [request, variant] = place.map(|number| number as u32);
     let values = values.map(|values| Float32Array::new(values.to_vec()));
-    Made { image: Image::new(image), seed: exact(seed), request, variant, values, origin: None }
+    let image = Image::new(image);
+    Made { image, seed: exact(seed), request, variant, values, origin: None, notes }
 }
 
 /// The places of outputs, and what is wrong with pictures of requests that the core never sees.

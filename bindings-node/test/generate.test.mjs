@@ -515,3 +515,40 @@ test("refiners and masks", async () => {
     assert.equal((await failure(refined.generate("a", { ...small, ...wrong }))).code, "invalid_input", inspect(wrong));
   }
 });
+
+test("pictures are made larger", async () => {
+  const upscaler = join(GENERATE_GOLDENS, "../generate-upscale/fooocus.bin");
+  const larger = await GeneratePipeline.load(MODEL, { dtype: "f32", upscaler });
+  const plain = await GeneratePipeline.load(MODEL, { dtype: "f32" });
+  assert.deepEqual([larger.hasUpscaler, plain.hasUpscaler], [true, false]);
+  const small = { image: pixels(3, 1000, 520), steps: 1, guidanceScale: 1, seed: 3 };
+  const [fast] = await larger.generate("a", { ...small, upscale: "fast 2" });
+  assert.deepEqual([fast.image.width, fast.image.height, fast.notes], [2000, 1040, []]);
+  const [resampled] = await plain.generate("a", { ...small, upscale: "Upscale (Fast 2x)" });
+  assert(!resampled.image.equals(fast.image));
+  assert.match(resampled.notes[0], /resampling/);
+  // Too small for the model, whose pictures have about a megapixel.
+  const tiny = { ...small, image: pixels(3, 16, 16), upscale: 1.5, upscaleStrength: 0.5 };
+  const [made] = await plain.generate("a", tiny);
+  assert.deepEqual([made.image.width, made.image.height], [1024, 1024]);
+  for (const wrong of [{ upscale: 9 }, { upscale: "large" }, { upscale: [2] }, { upscale: 2, image: null }]) {
+    assert.equal((await failure(plain.generate("a", { ...small, ...wrong }))).code, "invalid_input", inspect(wrong));
+  }
+  assert.equal((await failure(GeneratePipeline.load(MODEL, { upscaler: "none.pth" }))).code, "model_not_found");
+});
+
+test("the inpaint engine makes parts", async () => {
+  const files = ["head.pth", "patch.fooocus.patch"].map((name) => join(GENERATE_GOLDENS, "../generate-inpaint", name));
+  const pipeline = await GeneratePipeline.load(MODEL, { dtype: "f32" });
+  const mask = { data: new Uint8Array(64 * 64 * 3).fill(255, 64 * 32 * 3), width: 64, height: 64, channels: 3 };
+  const part = { image: pixels(3, 64, 64), mask, steps: 1, guidanceScale: 1, seed: 3 };
+  const make = async () => (await pipeline.generate("a", part))[0].image;
+  const plain = await make();
+  await pipeline.setInpaintEngine(files);
+  assert(pipeline.hasInpaintEngine && !(await make()).equals(plain));
+  await pipeline.setInpaintEngine(null);
+  assert(!pipeline.hasInpaintEngine && (await make()).equals(plain));
+  assert.equal((await failure(pipeline.setInpaintEngine([files[0], files[0]]))).code, "model_invalid");
+  assert.equal((await failure(pipeline.setInpaintEngine(files[0]))).code, "invalid_input");
+  assert.equal((await failure(GeneratePipeline.load(MODEL, { inpaintHead: files[0] }))).code, "invalid_input");
+});

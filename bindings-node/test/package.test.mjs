@@ -127,8 +127,13 @@ const OTHERWISE = {
       [`EditLoadOptions.${name}`],
     ]),
   ),
-  // Only models that generate have it.
+  // Only models that generate have these.
   "LoadOptions.refiner": ["GenerateLoadOptions.refiner"],
+  "LoadOptions.upscaler": ["GenerateLoadOptions.upscaler"],
+  "LoadOptions.inpaint_head": ["GenerateLoadOptions.inpaint_head"],
+  "LoadOptions.inpaint_patch": ["GenerateLoadOptions.inpaint_patch"],
+  // Two files at once, which have names here.
+  "LoadOptions.inpaint_engine": ["GenerateLoadOptions.inpaint_head", "GenerateLoadOptions.inpaint_patch"],
   // Two values at once, which have names here.
   "GenerateOptions.refiner": ["GenerateOptions.refiner_switch", "GenerateOptions.refiner_swap"],
   "GenerateOptions.inpaint": ["GenerateOptions.inpaint_strength", "GenerateOptions.inpaint_field"],

@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
-use tagbrush::{Control, GenerateRequest, Input, Outpaint, Performance, Unstyled};
+use pyo3::types::{PyDict, PyList, PyString};
+use tagbrush::{
+    Control, GenerateRequest, Input, Outpaint, Performance, Unstyled, Upscale,
+};
 
 use crate::errors::OrRaise;
 use crate::image_in::input;
@@ -18,7 +20,7 @@ use crate::running::{Listeners, run, run_or_leave};
 pub(crate) struct GeneratePipeline(tagbrush::GeneratePipeline);
 
 /// Prompt, negative prompt, the picture to start from, the request's own seed, whether texts are as they are, the
-/// mask, what is added at the sides, and both prompts without their styles.
+/// mask, what is added at the sides, both prompts without their styles, and how much larger the picture is made.
 type Request<'py> = (
     String,
     String,
@@ -28,6 +30,7 @@ type Request<'py> = (
     Option<Bound<'py, PyAny>>,
     (usize, usize, usize, usize),
     Option<(String, String, Vec<String>)>,
+    Option<Bound<'py, PyAny>>,
 );
 
 #[pymethods]
@@ -39,7 +42,7 @@ impl GeneratePipeline {
         run_or_leave(py, load)?.or_raise(py).map(Self)
     }
 
-    /// For each output a tuple (image, seed, request, variant, values, origin) or an exception object.
+    /// For each output a tuple (image, seed, request, variant, values, origin, notes) or an exception object.
     fn generate_batch<'py>(
         &self,
         py: Python<'py>,
@@ -81,6 +84,19 @@ impl GeneratePipeline {
         run_or_leave(py, move || pipeline.set_loras(&loras(files)))?.or_raise(py)
     }
 
+    fn set_inpaint_engine(
+        &self,
+        py: Python<'_>,
+        files: Option<(PathBuf, PathBuf)>,
+    ) -> PyResult<()> {
+        let pipeline = self.0.clone();
+        let set = move || {
+            let files = files.as_ref().map(|(head, patch)| (&**head, &**patch));
+            pipeline.set_inpaint_engine(files)
+        };
+        run_or_leave(py, set)?.or_raise(py)
+    }
+
     #[getter]
     fn default_size(&self) -> (usize, usize) {
         self.0.default_size()
@@ -97,6 +113,16 @@ impl GeneratePipeline {
     }
 
     #[getter]
+    fn has_inpaint_engine(&self) -> bool {
+        self.0.has_inpaint_engine()
+    }
+
+    #[getter]
+    fn has_upscaler(&self) -> bool {
+        self.0.has_upscaler()
+    }
+
+    #[getter]
     fn device(&self) -> String {
         self.0.placement().device().to_string()
     }
@@ -109,7 +135,7 @@ impl GeneratePipeline {
 
 fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>, Places)> {
     let mut places = Places::new(n);
-    let read = |(prompt, negative, image, seed, as_is, mask, sides, unstyled): Request<'_>| {
+    let read = |(prompt, negative, image, seed, as_is, mask, sides, unstyled, larger): Request<'_>| {
         let (mask, wrong) = match mask.map(|mask| input(&mask)).transpose()?.transpose() {
             Ok(mask) => (mask, None),
             Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
@@ -130,10 +156,19 @@ fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>,
             negative_prompt,
             styles,
         });
+        request.upscale = larger.map(|larger| upscale(&larger)).transpose()?;
         Ok(request)
     };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;
     Ok((requests, places))
+}
+
+/// A factor, or a name.
+fn upscale(given: &Bound<'_, PyAny>) -> PyResult<Upscale> {
+    match given.cast::<PyString>() {
+        Ok(name) => name.to_cow()?.parse().or_raise(given.py()),
+        Err(_) => given.extract().map(Upscale::by),
+    }
 }
 
 /// The sizes that SDXL was trained with.

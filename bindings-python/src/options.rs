@@ -76,6 +76,9 @@ pub(crate) fn load_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Load
             "text_encoder" => load.text_encoder = Some(argument.get()?),
             "vae" => load.vae = Some(argument.get()?),
             "refiner" => load.refiner = Some(argument.get()?),
+            "upscaler" => load.upscaler = Some(argument.get()?),
+            "inpaint_head" => load.inpaint_head = Some(argument.get()?),
+            "inpaint_patch" => load.inpaint_patch = Some(argument.get()?),
             "max_pixels" => load.decode.limits.max_pixels = argument.get()?,
             "max_side" => load.decode.limits.max_side = argument.get()?,
             "max_encoded_bytes" => load.decode.limits.max_encoded_bytes = argument.get()?,
@@ -84,7 +87,7 @@ pub(crate) fn load_options(options: Option<&Bound<'_, PyDict>>) -> PyResult<Load
             _ => {
                 return Err(argument.unknown(
                     "device, dtype, offline, cache_dir, batch_size, max_memory, transformer, \
-                     text_encoder, vae, refiner, max_pixels, max_side, max_encoded_bytes, \
+                     text_encoder, vae, refiner, upscaler, inpaint_head, inpaint_patch, max_pixels, max_side, max_encoded_bytes, \
                      tolerate_truncated, apply_orientation",
                 ));
             }
@@ -205,6 +208,7 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
                 generate.freeu = Some(FreeU { b1, b2, s1, s2 });
             }
             "denoise" => generate.denoise = argument.get()?,
+            "upscale_strength" => generate.upscale_strength = argument.get()?,
             "inpaint_strength" => generate.inpaint_strength = argument.get()?,
             "inpaint_field" => generate.inpaint_field = argument.get()?,
             "mask_growth" => generate.mask_growth = argument.get()?,
@@ -213,8 +217,8 @@ pub(crate) fn generate_options(options: &Bound<'_, PyDict>) -> PyResult<Generate
                 return Err(argument.unknown(
                     "n, size, performance, steps, guidance_scale, sampler, scheduler, clip_skip, \
                      seed, size_guidance, adaptive_guidance, sharpness, refiner_switch, \
-                     refiner_swap, freeu, denoise, inpaint_strength, inpaint_field, mask_growth, \
-                     keep_values",
+                     refiner_swap, freeu, denoise, upscale_strength, inpaint_strength, \
+                     inpaint_field, mask_growth, keep_values",
                 ));
             }
         }

@@ -21,33 +21,35 @@ pub(crate) struct Made {
     seed: u64,
     /// How it was generated.
     origin: Option<Origin>,
+    notes: Vec<String>,
 }
 
 impl From<Edited> for Made {
     fn from(edited: Edited) -> Self {
         let Edited { image, values, request, variant, seed, .. } = edited;
-        Self { image, values, request, variant, seed, origin: None }
+        Self { image, values, request, variant, seed, origin: None, notes: Vec::new() }
     }
 }
 
 impl From<Generated> for Made {
     fn from(mut generated: Generated) -> Self {
         let values = generated.values.take();
-        let image = generated.image.clone();
+        let (image, notes) = (generated.image.clone(), generated.notes.clone());
         let (request, variant, seed) = (generated.request, generated.variant, generated.seed);
-        Self { image, values, request, variant, seed, origin: Some(Origin(generated)) }
+        Self { image, values, request, variant, seed, origin: Some(Origin(generated)), notes }
     }
 }
 
 impl Made {
-    /// A tuple (image, seed, request, variant, values, origin).
+    /// A tuple (image, seed, request, variant, values, origin, notes).
     fn parts(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        let Self { image, values, request, variant, seed, origin } = self;
+        let Self { image, values, request, variant, seed, origin, notes } = self;
         let shape = [image.height() as usize, image.width() as usize, 3];
         let values =
             values.map(|values| Py::new(py, Floats::shared(values, &shape))).transpose()?;
         let origin = origin.map(|origin| Py::new(py, origin)).transpose()?;
-        (Py::new(py, Image(image))?, seed, request, variant, values, origin).into_bound_py_any(py)
+        let image = Py::new(py, Image(image))?;
+        (image, seed, request, variant, values, origin, notes).into_bound_py_any(py)
     }
 }
 
@@ -74,7 +76,7 @@ impl Places {
         self.failed.len() * self.n
     }
 
-    /// A tuple (image, seed, request, variant, values, origin) or an exception object for an output.
+    /// A tuple (image, seed, request, variant, values, origin, notes) or an exception object for an output.
     pub(crate) fn output<'py>(
         &self,
         py: Python<'py>,

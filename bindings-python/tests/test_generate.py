@@ -439,6 +439,53 @@ def test_another_autoencoder(generator, tmp_path):
         GeneratePipeline.load(GENERATE_MODEL, vae="none.safetensors")
 
 
+def test_pictures_are_made_larger():
+    upscaler = GENERATE_GOLDENS.parent / "generate-upscale/fooocus.bin"
+    larger = GeneratePipeline.load(GENERATE_MODEL, dtype="f32", upscaler=upscaler)
+    plain = GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
+    assert (larger.has_upscaler, plain.has_upscaler) == (True, False)
+    small = {"image": np.full((520, 1000, 3), 90, np.uint8), "steps": 1, "guidance_scale": 1, "seed": 3}
+    (fast,) = larger.generate("a", upscale="fast 2", **small)
+    assert ((fast.image.width, fast.image.height), fast.notes) == ((2000, 1040), ())
+    (resampled,) = plain.generate("a", upscale="Upscale (Fast 2x)", **small)
+    assert resampled.image != fast.image
+    assert "resampling" in resampled.notes[0]
+    # Too small for the model, whose pictures have about a megapixel.
+    (tiny,) = plain.generate("a", upscale=1.5, **{**small, "image": np.full((16, 16, 3), 90, np.uint8)}, upscale_strength=0.5)
+    assert (tiny.image.width, tiny.image.height) == (1024, 1024)
+    for wrong in ({"upscale": 9}, {"upscale": 2, "image": None}, {"upscale": 2, "upscale_strength": 0}):
+        with pytest.raises(tagbrush.InvalidInputError) as failed:
+            plain.generate("a", **{**small, **wrong})
+        assert failed.value.context["field"] in ("upscale", "upscale_strength")
+    with pytest.raises(tagbrush.InvalidInputError, match="known: a factor"):
+        plain.generate("a", upscale="large", **small)
+    with pytest.raises(TypeError):
+        plain.generate("a", upscale=[2], **small)
+    with pytest.raises(tagbrush.ModelNotFoundError, match="none.pth"):
+        GeneratePipeline.load(GENERATE_MODEL, upscaler="none.pth")
+
+
+def test_the_inpaint_engine_makes_parts():
+    files = [GENERATE_GOLDENS.parent / "generate-inpaint" / name for name in ("head.pth", "patch.fooocus.patch")]
+    pipeline = GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 255
+    part = {"image": np.full((64, 64, 3), 90, np.uint8), "mask": mask, "steps": 1, "guidance_scale": 1, "seed": 3}
+    plain = pipeline.generate("a", **part)[0].image
+    pipeline.set_inpaint_engine(files)
+    made = pipeline.generate("a", **part)[0].image
+    assert pipeline.has_inpaint_engine and made != plain
+    again = pickle.loads(pickle.dumps(pipeline))
+    assert again.generate("a", **part)[0].image == made
+    pipeline.set_inpaint_engine(None)
+    assert not pipeline.has_inpaint_engine and pipeline.generate("a", **part)[0].image == plain
+    with pytest.raises(tagbrush.ModelInvalidError, match="no part of a patch"):
+        pipeline.set_inpaint_engine((files[0], files[0]))
+    with pytest.raises(tagbrush.InvalidInputError) as failed:
+        GeneratePipeline.load(GENERATE_MODEL, inpaint_head=files[0])
+    assert failed.value.context["field"] == "inpaint_patch"
+
+
 def test_performances():
     other = GeneratePipeline.load(GENERATE_MODEL, dtype="f32")
     small = {"size": (64, 64), "seed": 3}

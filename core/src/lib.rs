@@ -109,7 +109,7 @@ pub use folder::{
 pub use generate::{
     ASPECT_RATIOS, GenerateOptions, GeneratePipeline, GenerateRequest, Generated, MetadataScheme,
     Outpaint, Performance, PrepareOptions, Prepared, Prompter, RefinerSwap, SizeGuidance, Unstyled,
-    Vary, parse_aspect_ratio,
+    Upscale, Vary, parse_aspect_ratio,
 };
 pub use hub::{KNOWN_MODELS, KnownModel, PullOptions, Task, cache_dir, find_known, pull};
 pub use kernels::cpu::cpu_kernels;

@@ -42,6 +42,15 @@ pub struct LoadOptions {
     /// For a model that generates, a second network that goes on where the first one stops: a folder of
     /// diffusers or a checkpoint in one safetensors file, of SDXL or its refiner.
     pub refiner: Option<PathBuf>,
+    /// For a model that generates, a network that makes pictures larger: a file of ESRGAN's kind (RRDBNet), as
+    /// safetensors or as a checkpoint of PyTorch, which is laid out without being run.
+    pub upscaler: Option<PathBuf>,
+    /// For a model that generates, the head of Fooocus' inpaint engine (`fooocus_inpaint_head.pth`), which tells the
+    /// network what is around the part of a picture that is made anew. With `inpaint_patch` only.
+    pub inpaint_head: Option<PathBuf>,
+    /// The patch of Fooocus' inpaint engine (`inpaint_v26.fooocus.patch`, or of another version), which changes the
+    /// network for parts of pictures. With `inpaint_head` only.
+    pub inpaint_patch: Option<PathBuf>,
 }
 
 impl LoadOptions {
@@ -122,6 +131,20 @@ impl LoadOptions {
         self
     }
 
+    /// The same options with a network that makes pictures larger.
+    #[must_use]
+    pub fn upscaler(mut self, file: impl Into<PathBuf>) -> Self {
+        self.upscaler = Some(file.into());
+        self
+    }
+
+    /// The same options with the files of Fooocus' inpaint engine.
+    #[must_use]
+    pub fn inpaint_engine(mut self, head: impl Into<PathBuf>, patch: impl Into<PathBuf>) -> Self {
+        (self.inpaint_head, self.inpaint_patch) = (Some(head.into()), Some(patch.into()));
+        self
+    }
+
     /// Fails if an option means nothing for any model.
     pub(crate) fn check(&self) -> Result<()> {
         cpu_kernels()?; // A name in the environment that this machine cannot serve.
@@ -139,6 +162,9 @@ impl LoadOptions {
             ("text_encoder", self.text_encoder.is_some()),
             ("vae", self.vae.is_some()),
             ("refiner", self.refiner.is_some()),
+            ("upscaler", self.upscaler.is_some()),
+            ("inpaint_head", self.inpaint_head.is_some()),
+            ("inpaint_patch", self.inpaint_patch.is_some()),
         ];
         match set.iter().find(|(_, is_set)| *is_set) {
             Some((field, _)) => Err(Error::unsupported(why).with("field", field)),

@@ -391,6 +391,37 @@ fn pictures_are_generated_from_prompts_and_pictures() {
     let made = generate(&fast);
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
     assert_ne!(read("0000.png"), first);
+    // Larger: by a network, which the goldens have, or by resampling, which is said.
+    let upscaler = core().join("tests/goldens/generate-upscale/fooocus.bin").display().to_string();
+    let larger = ["--prompt", "a cat", "--image", &image, "--upscale", "fast 2"];
+    let made = generate(&[&larger[..], &["--upscaler", &upscaler]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert!(!stderr(&made).contains("resampling"), "{}", stderr(&made));
+    let by_network = read("0000.png");
+    let made = generate(&larger);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert!(stderr(&made).contains("0000.png: the picture was made larger by resampling"));
+    assert_ne!(read("0000.png"), by_network);
+    let made = generate(&["--prompt", "a cat", "--upscale", "2"]);
+    assert!(stderr(&made).contains("--image"), "{}", stderr(&made));
+    let made = generate(&["--prompt", "a cat", "--image", &image, "--upscale", "9"]);
+    assert!(stderr(&made).contains("expected 1 to 5"), "{}", stderr(&made));
+    let made = generate(&[&larger[..], &["--upscaler", &model]].concat());
+    assert!(stderr(&made).contains("upscaler="), "{}", stderr(&made));
+    // Parts of an image, with an inpaint engine and without; a mask may be any image of the size.
+    let part = ["--prompt", "a cat", "--image", &image, "--mask", &image];
+    let made = generate(&part);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let without = read("0000.png");
+    let engine =
+        |name: &str| core().join("tests/goldens/generate-inpaint").join(name).display().to_string();
+    let (head, patch) = (engine("head.pth"), engine("patch.fooocus.patch"));
+    let made =
+        generate(&[&part[..], &["--inpaint-head", &head, "--inpaint-patch", &patch]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert_ne!(read("0000.png"), without);
+    let made = generate(&[&part[..], &["--inpaint-head", &head]].concat());
+    assert!(stderr(&made).contains("--inpaint-patch"), "{}", stderr(&made));
     // Mistakes are told before the model is looked for.
     for (option, value) in [("--steps", "0"), ("--sampler", "best"), ("--size", "60x64")] {
         let made = tagbrush(&[

@@ -59,8 +59,9 @@ _GenerateRequest: TypeAlias = tuple[
     ImageLike | None,
     tuple[int, int, int, int],
     _Unstyled | None,
+    float | str | None,
 ]
-_Output: TypeAlias = tuple[Image, int, int, int, Floats | None, Origin | None]
+_Output: TypeAlias = tuple[Image, int, int, int, Floats | None, Origin | None, list[str]]
 
 @final
 class Image:
@@ -343,6 +344,11 @@ class GeneratePipeline:
     def default_styles(self) -> list[str] | None: ...
     @property
     def needs_performance_loras(self) -> bool: ...
+    @property
+    def has_inpaint_engine(self) -> bool: ...
+    @property
+    def has_upscaler(self) -> bool: ...
+    def set_inpaint_engine(self, files: tuple[str, str] | None) -> None: ...
     @property
     def device(self) -> str: ...
     @property

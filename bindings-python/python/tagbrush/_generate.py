@@ -67,6 +67,10 @@ class GenerateRequest:
     """Pixels that are added on the left, above, on the right and below."""
     unstyled: Unstyled | None = None
     """What both prompts are without styles, where they have some: for metadata only. :class:`Prompter` sets it."""
+    upscale: float | str | None = None
+    """How much larger the picture is made, 1 to 5, with details made anew; or a name of Fooocus, such as ``"Upscale (1.5x)"``
+    or ``"fast 2"``, which makes nothing anew. The output has the size that this gives. With ``upscaler`` of
+    :meth:`GeneratePipeline.load` a network does it, else ``notes`` of the output say that it was resampled."""
 
     def _parts(self) -> _core._GenerateRequest:
         return (
@@ -78,6 +82,7 @@ class GenerateRequest:
             self.mask,
             self.outpaint,
             self._unstyled(),
+            self.upscale,
         )
 
     def _unstyled(self) -> _core._Unstyled | None:
@@ -196,6 +201,7 @@ class GeneratePipeline(Pipeline):
         image: ImageLike | None = None,
         mask: ImageLike | None = None,
         outpaint: tuple[int, int, int, int] = (0, 0, 0, 0),
+        upscale: float | str | None = None,
         progress: Progress | None = None,
         preview: OnPreview | None = None,
         **options: Unpack[GenerateOptions],
@@ -203,7 +209,7 @@ class GeneratePipeline(Pipeline):
         """The variants of one prompt: ``n`` pictures.
 
         Args:
-            prompt, negative_prompt, image, mask, outpaint: see :class:`GenerateRequest`.
+            prompt, negative_prompt, image, mask, outpaint, upscale: see :class:`GenerateRequest`.
             progress: ``True`` for a bar of tqdm, or a function of (steps done, steps in all, seconds
                 left) that cancels by giving ``False``.
             preview: a function of a :class:`Preview`, called after each step of each picture.
@@ -215,7 +221,7 @@ class GeneratePipeline(Pipeline):
             OutOfMemoryError: there is not enough memory.
             CancelledError: a callback gave ``False``.
         """
-        request = GenerateRequest(prompt, negative_prompt, image, mask=mask, outpaint=outpaint)
+        request = GenerateRequest(prompt, negative_prompt, image, mask=mask, outpaint=outpaint, upscale=upscale)
         return batch(_work(self._core.generate_batch, [request], preview, options), "raise", progress)
 
     @overload
@@ -349,6 +355,39 @@ class GeneratePipeline(Pipeline):
         """Whether fast ways of sampling need the LoRA file that :func:`performance_lora` names: not where the model itself
         makes pictures in few steps, as the demo model does."""
         return self._core.needs_performance_loras
+
+    def set_inpaint_engine(self, files: tuple[StrPath, StrPath] | None, /) -> None:
+        """Take Fooocus' inpaint engine, its head and its patch, in place of the one before, or ``None`` for none.
+
+        Parts of pictures are made anew with it; without, the network sees the picture around the mask only.
+
+        Args:
+            files: ``fooocus_inpaint_head.pth`` and ``inpaint_v26.fooocus.patch``, or the patch of another version.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            ModelInvalidError, UnsupportedError: it does not fit the model. What was there before stays then.
+        """
+        engine = None
+        if files is not None:
+            head, patch = files
+            engine = (os.fspath(head), os.fspath(patch))
+        self._core.set_inpaint_engine(engine)
+        name, options = self._recipe
+        kept = {key: value for key, value in options.items() if key not in ("inpaint_head", "inpaint_patch")}
+        if engine is not None:
+            kept["inpaint_head"], kept["inpaint_patch"] = engine
+        self._recipe = (name, kept)
+
+    @property
+    def has_inpaint_engine(self) -> bool:
+        """Whether there is an inpaint engine."""
+        return self._core.has_inpaint_engine
+
+    @property
+    def has_upscaler(self) -> bool:
+        """Whether there is a network that makes pictures larger; without one they are resampled."""
+        return self._core.has_upscaler
 
 
 def _work(

@@ -177,6 +177,14 @@ class GenerateLoadOptions(LoadOptions, total=False):
     vae: StrPath | None
     """A file with another autoencoder, in place of the model's own: safetensors in the names of diffusers or of Stability's
     code, or a whole checkpoint."""
+    upscaler: StrPath | None
+    """A network that makes pictures larger (ESRGAN's RRDBNet): safetensors, or a checkpoint of PyTorch, which is read
+    without running it."""
+    inpaint_head: StrPath | None
+    """The head of Fooocus' inpaint engine (``fooocus_inpaint_head.pth``); with ``inpaint_patch`` only."""
+    inpaint_patch: StrPath | None
+    """The patch of Fooocus' inpaint engine (``inpaint_v26.fooocus.patch``, or of another version); with ``inpaint_head``
+    only."""
 
 
 class TagOptions(TypedDict, total=False):
@@ -319,6 +327,8 @@ class GenerateOptions(TypedDict, total=False):
     denoise: float
     """How much of a request's picture is made anew, above 0 and up to 1. Of no effect on requests without a
     picture."""
+    upscale_strength: float
+    """As ``denoise``, for pictures that are made larger."""
     inpaint_strength: float
     """As ``denoise``, for the parts of pictures that are made anew; 1 forgets what was there."""
     inpaint_field: float
@@ -373,6 +383,7 @@ GENERATE_DEFAULTS: dict[str, object] = {
     "refiner_switch": 0.5,
     "refiner_swap": "joint",
     "denoise": 0.5,
+    "upscale_strength": 0.382,
     "inpaint_strength": 1.0,
     "inpaint_field": 0.618,
     "mask_growth": 0,

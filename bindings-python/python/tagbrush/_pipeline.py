@@ -36,6 +36,9 @@ class Output:
     0 to 1. Only with ``keep_values=True``."""
     source: ImageLike | None = field(default=None, repr=False)
     """The first picture of the request, as it was given, if it has one."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how it was made, where it was made in another way than may be expected: without a
+    network that would be needed, or without denoising. Mostly empty."""
 
     def save(self, path: StrPath, /) -> None:
         """Write the picture to a file; see :meth:`Image.save`."""
@@ -94,13 +97,13 @@ class Work(NamedTuple, Generic[O]):
         """An output of the compiled half as people see it."""
         if isinstance(output, TagbrushError):
             return output
-        image, seed, request, variant, values, origin = output
+        image, seed, request, variant, values, origin, notes = output
         array = None
         if values is not None:
             import numpy as np
 
             array = np.asarray(values)
-        made = self.kind(image, seed, request, variant, array, self.sources[request])
+        made = self.kind(image, seed, request, variant, array, self.sources[request], tuple(notes))
         if origin is not None:
             # No field: `dataclasses.replace` with another picture must not take it along.
             object.__setattr__(made, "_origin", origin)

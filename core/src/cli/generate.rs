@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::{
     Control, Device, Error, ErrorKind, FreeU, GenerateOptions, GeneratePipeline, GenerateRequest,
     LoadOptions, Lora, MetadataScheme, Outpaint, Performance, Precision, PrepareOptions, Prompter,
-    RefinerSwap, Result, SamplerKind, Scheduler, SizeGuidance,
+    RefinerSwap, Result, SamplerKind, Scheduler, SizeGuidance, Upscale,
 };
 use clap::Args;
 
@@ -32,7 +32,9 @@ Examples:
   tagbrush generate --model stable-diffusion-xl-base-1.0/ --prompt 'a cat' --prompt 'a dog' --output out
                                                             one output of each prompt
   tagbrush generate --model juggernautXL.safetensors --image sketch.png --denoise 0.6 --prompt 'a castle' --output out
-                                                            starting from an image")]
+                                                            starting from an image
+  tagbrush generate --model juggernautXL.safetensors --upscaler fooocus_upscaler_s409985e5.bin --image photo.jpg --upscale 2 \
+      --prompt 'a castle' --output out                      making an image larger")]
 pub(super) struct GenerateCommand {
     /// What is to be seen; may be given several times
     #[arg(long, short, required = true, value_name = "TEXT")]
@@ -49,6 +51,10 @@ pub(super) struct GenerateCommand {
     /// Pixels to add at the sides of --image
     #[arg(long, value_name = "LEFT,TOP,RIGHT,BOTTOM", requires = "image")]
     outpaint: Option<Borders>,
+    /// Make --image larger by a factor from 1 to 5, with details made anew; "fast 2" without. Outputs have the size that
+    /// this gives
+    #[arg(long, value_name = "FACTOR", requires = "image", conflicts_with_all = ["mask", "outpaint"])]
+    upscale: Option<Upscale>,
     /// The folder for outputs: 0000.png, 0001.png, ...
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
@@ -82,6 +88,15 @@ struct Model {
     /// Another autoencoder in place of the model's own: a safetensors file
     #[arg(long, value_name = "FILE")]
     vae: Option<PathBuf>,
+    /// A network that makes images larger (ESRGAN), for --upscale: safetensors, or a checkpoint of PyTorch
+    #[arg(long, value_name = "FILE")]
+    upscaler: Option<PathBuf>,
+    /// The head of Fooocus' inpaint engine (fooocus_inpaint_head.pth), for --mask and --outpaint
+    #[arg(long, value_name = "FILE", requires = "inpaint_patch")]
+    inpaint_head: Option<PathBuf>,
+    /// Its patch (inpaint_v26.fooocus.patch, or that of another version)
+    #[arg(long, value_name = "FILE", requires = "inpaint_head")]
+    inpaint_patch: Option<PathBuf>,
     /// A LoRA file to apply, and how strongly [default scale: 1]; may be given several times
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<Lora>,
@@ -138,7 +153,7 @@ struct How {
     /// need a LoRA file; options that are given too are as they are given
     #[arg(long, value_name = "NAME")]
     performance: Option<Performance>,
-    /// Steps of denoising [default: 30, or those of --performance]
+    /// Steps of denoising [default: 30, or those of --performance; with --upscale 18, or those that it has for that]
     #[arg(long, value_name = "K")]
     steps: Option<usize>,
     /// How far to go away from the negative prompt; 1 ignores it, which halves the time [default: 4]
@@ -169,6 +184,9 @@ struct How {
     /// How much of --image is made anew, above 0 and up to 1
     #[arg(long, default_value = "0.5", value_name = "F")]
     denoise: f64,
+    /// How much of an image is made anew that is made larger, above 0 and up to 1
+    #[arg(long, default_value = "0.382", value_name = "F")]
+    upscale_strength: f64,
     /// How much of what --mask shows is made anew, above 0 and up to 1, which forgets what was there
     #[arg(long, default_value = "1", value_name = "F")]
     inpaint_strength: f64,
@@ -256,7 +274,7 @@ impl GenerateCommand {
         if let Some(threads) = self.model.threads {
             crate::set_threads(threads)?;
         }
-        let options = self.how.options();
+        let options = self.how.options(self.upscale.is_some());
         // Every mistake in the options is found before the model is loaded.
         options.check()?;
         let (groups, needed) = (self.groups()?, self.performance_lora());
@@ -284,7 +302,14 @@ impl GenerateCommand {
             let loras: Vec<Lora> = loras.iter().chain(&needed).cloned().collect();
             pipeline.set_loras(&loras)?;
             pipeline.generate_each(requests, &options, &control, |i, output| {
-                outputs.take(first + i, |file| output?.save(file, self.metadata.0));
+                outputs.take(first + i, |file| {
+                    let output = output?;
+                    output
+                        .notes
+                        .iter()
+                        .for_each(|note| meter.note(&format!("{}: {note}", file.display())));
+                    output.save(file, self.metadata.0)
+                });
             })?;
             first += requests.len();
             before.fetch_add((requests.len() * options.steps) as u64, Ordering::Relaxed);
@@ -324,6 +349,7 @@ impl GenerateCommand {
             let requests = prepared.requests.into_iter().map(|mut request| {
                 request.image = self.image.as_ref().map(Into::into);
                 request.mask = self.mask.as_ref().map(Into::into);
+                request.upscale = self.upscale;
                 request.outpaint(self.outpaint.map(|Borders(sides)| sides).unwrap_or_default())
             });
             match groups.last_mut() {
@@ -352,19 +378,26 @@ impl Model {
         options.batch_size = self.batch_size.0;
         options.refiner.clone_from(&self.refiner);
         options.vae.clone_from(&self.vae);
+        options.upscaler.clone_from(&self.upscaler);
+        options.inpaint_head.clone_from(&self.inpaint_head);
+        options.inpaint_patch.clone_from(&self.inpaint_patch);
         options
     }
 }
 
 impl How {
-    fn options(&self) -> GenerateOptions {
+    fn options(&self, is_upscale: bool) -> GenerateOptions {
         let mut options = GenerateOptions::default()
             .clip_skip(self.clip_skip)
             .denoise(self.denoise)
+            .upscale_strength(self.upscale_strength)
             .inpaint(self.inpaint_strength, self.inpaint_field)
             .mask_growth(self.mask_growth);
         if let Some(performance) = self.performance {
             options = options.performance(performance);
+        }
+        if is_upscale {
+            options.steps = self.performance.unwrap_or(Performance::Speed).upscale_steps();
         }
         fn set<T: Copy>(place: &mut T, given: Option<T>) {
             *place = given.unwrap_or(*place);

@@ -90,6 +90,11 @@ impl Meter {
         self.bar.suspend(|| writeln!(std::io::stdout().lock(), "{line}").is_ok())
     }
 
+    /// Prints a line to standard error without disturbing the bar.
+    pub(super) fn note(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }

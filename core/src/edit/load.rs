@@ -44,9 +44,15 @@ pub(super) struct TextEncoder {
 /// Loads `model`: `demo`, a folder, or the id or alias of a published model.
 pub(super) fn load(model: &str, options: &LoadOptions) -> Result<Model> {
     options.check()?;
-    if options.refiner.is_some() {
-        let message = "refiners are for models that generate";
-        return Err(Error::unsupported(message).with("field", "refiner"));
+    let others = [
+        ("refiner", options.refiner.is_some()),
+        ("upscaler", options.upscaler.is_some()),
+        ("inpaint_head", options.inpaint_head.is_some()),
+        ("inpaint_patch", options.inpaint_patch.is_some()),
+    ];
+    if let Some((field, _)) = others.iter().find(|(_, is_set)| *is_set) {
+        let message = "the option is for models that generate";
+        return Err(Error::unsupported(message).with("field", field));
     }
     let cache_dir = options.cache_dir.as_deref();
     let dir = hub::locate(model, Task::Edit, demo::FILES, cache_dir, options.offline)?;

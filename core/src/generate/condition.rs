@@ -1,19 +1,22 @@
 //! What the pictures of a request are made from: prompts as states, pictures as latents.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::aspect::class;
-use super::inpaint::Area;
-use super::options::GenerateRequest;
+use super::inpaint::{Area, Seen};
+use super::options::{GenerateRequest, Start};
 use super::prompt::encode::Conditioning;
 use super::prompt::lines::texts;
 use super::recipe::MULTIPLE;
 use super::run::Run;
+use super::upscale::{Upscale, larger, whole_multiples};
 use crate::device::classify;
 use crate::error::{Error, Result};
-use crate::pixels::{Filter, Input, Step, apply_steps};
+use crate::models::sdxl::InpaintHead;
+use crate::pixels::{Filter, Image, Input, Step, apply_steps};
 
 /// What the pictures of a request are made from.
 pub(super) struct Condition<'a> {
@@ -25,6 +28,10 @@ pub(super) struct Condition<'a> {
     pub(super) picture: Option<Picture>,
     /// Width and height in pixels that the network makes.
     pub(super) size: (usize, usize),
+    /// The answer, where nothing is left to be made.
+    pub(super) made: Option<Image>,
+    /// What its pictures say of how they were made.
+    pub(super) notes: Vec<String>,
 }
 
 /// What of a picture the network sees.
@@ -33,6 +40,8 @@ pub(super) struct Picture {
     pub(super) latents: Tensor,
     /// The part that is made anew.
     pub(super) part: Option<Part>,
+    /// Which sigmas it goes through.
+    pub(super) start: Start,
 }
 
 /// A part of a picture that is made anew.
@@ -40,8 +49,16 @@ pub(super) struct Part {
     pub(super) area: Area,
     /// How much of each latent is made, `(h, w, 1)`.
     pub(super) mask: Tensor,
-    /// Index of its sigmas.
-    pub(super) sigmas: usize,
+    /// What the inpaint engine tells the network, where there is one: `(h, w, c)`.
+    pub(super) features: Option<Tensor>,
+}
+
+/// A picture that was made larger.
+enum Larger {
+    /// The answer.
+    Final(Image),
+    /// What is started from, and its width and height.
+    Start(Picture, (usize, usize)),
 }
 
 impl Run<'_> {
@@ -75,22 +92,54 @@ impl Run<'_> {
             known.insert((prompt, request.as_is), text.clone());
             Ok(text)
         };
+        let (mut notes, mut made, mut size) = (Vec::new(), None, self.size);
+        let picture = match (&request.image, request.upscale) {
+            (Some(image), Some(upscale)) => {
+                let larger = self.larger(image, upscale);
+                match larger.map_err(|error| error.with("field", "image"))? {
+                    (Larger::Final(image), said) => {
+                        (made, notes) = (Some(image), said);
+                        None
+                    }
+                    (Larger::Start(picture, of_picture), said) => {
+                        (size, notes) = (of_picture, said);
+                        Some(picture)
+                    }
+                }
+            }
+            (Some(image), None) if request.is_inpainted() => Some(self.part(request, image)?),
+            (Some(image), None) => {
+                let latents = self.picture(image).map_err(|error| error.with("field", "image"))?;
+                Some(Picture { latents, part: None, start: Start::Picture })
+            }
+            (None, _) => None,
+        };
         let positive = encode("prompt", &request.prompt)?;
         let negative = match self.options.is_guided() {
             true => Some(encode("negative_prompt", &request.negative_prompt)?),
             false => None,
         };
-        let picture = match &request.image {
-            Some(image) if request.is_inpainted() => Some(self.part(request, image)?),
-            Some(image) => {
-                let latents = self.picture(image).map_err(|error| error.with("field", "image"))?;
-                Some(Picture { latents, part: None })
-            }
-            None => None,
-        };
         let part = picture.as_ref().and_then(|picture| picture.part.as_ref());
-        let size = part.map_or(self.size, |part| part.area.size());
-        Ok(Condition { request, positive, negative, picture, size })
+        let size = part.map_or(size, |part| part.area.size());
+        Ok(Condition { request, positive, negative, picture, size, made, notes })
+    }
+
+    /// A picture that is made larger, and what is to be said about it.
+    fn larger(&self, image: &Input, upscale: Upscale) -> Result<(Larger, Vec<String>)> {
+        self.control.check()?;
+        let image = image.clone().decode(&self.model.decode)?;
+        let (network, of_model) = (self.model.upscaler.as_ref(), self.model.training.size);
+        let made = larger(&image, upscale, of_model, network, &|| self.control.check())?;
+        if made.is_final {
+            let (width, height) = made.size;
+            let image = Image::from_rgb8(width as u32, height as u32, made.pixels)?;
+            return Ok((Larger::Final(image), made.notes));
+        }
+        let (pixels, (width, height)) = whole_multiples(made.pixels, made.size, MULTIPLE);
+        let picture = self.values(&pixels, (width, height))?;
+        let latents = self.model.encode_tiled(&picture, MULTIPLE, self.control)?;
+        let picture = Picture { latents, part: None, start: Start::Larger };
+        Ok((Larger::Start(picture, (width, height)), made.notes))
     }
 
     /// A picture of which a part is made anew.
@@ -104,16 +153,24 @@ impl Run<'_> {
         let class = class(self.model.training.size);
         let area = Area::new(&image, mask.as_ref(), request.outpaint, self.options, class)?;
         // At the sides there is nothing that could stay.
-        let (strength, sigmas) = match request.outpaint.is_none() {
-            true => (self.options.inpaint_strength, 2),
-            false => (1.0, 0),
+        let (strength, start) = match request.outpaint.is_none() {
+            true => (self.options.inpaint_strength, Start::Part),
+            false => (1.0, Start::Noise),
         };
-        let (pixels, mask) = area.start(strength, MULTIPLE)?;
+        let larger = |pixels: &[u8], size| match &self.model.upscaler {
+            Some(network) => network.larger(pixels, size, &|| self.control.check()).map(Some),
+            None => Ok(None),
+        };
+        let Seen { pixels, masked, mask } = area.start(strength, (MULTIPLE, class), &larger)?;
         let (width, height) = latents_of(area.size());
         let mask = Tensor::from_vec(mask, (height, width, 1), self.model.placement.candle())
             .map_err(|e| classify(e, "cannot lay out a mask"))?;
         let latents = self.latents(&pixels, area.size())?;
-        Ok(Picture { latents, part: Some(Part { area, mask, sigmas }) })
+        let features = |(_, head): &(_, Arc<InpaintHead>)| {
+            head.forward(&mask, &self.encoded(masked.clone(), area.size())?)
+        };
+        let features = self.inpaint.as_ref().map(features).transpose()?;
+        Ok(Picture { latents, part: Some(Part { area, mask, features }), start })
     }
 
     /// The latents of a picture that is laid over white and stretched to the output's size.
@@ -128,11 +185,23 @@ impl Run<'_> {
     }
 
     /// The latents `(h, w, c)` of RGB pixels.
-    fn latents(&self, pixels: &[u8], (width, height): (usize, usize)) -> Result<Tensor> {
-        let values: Vec<f32> = pixels.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+    fn latents(&self, pixels: &[u8], size: (usize, usize)) -> Result<Tensor> {
+        self.encoded(pixels.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect(), size)
+    }
+
+    /// The latents `(h, w, c)` of values from -1 to 1.
+    fn encoded(&self, values: Vec<f32>, (width, height): (usize, usize)) -> Result<Tensor> {
         let device = self.model.placement.candle();
         Tensor::from_vec(values, (1, height, width, 3), device)
             .and_then(|values| self.model.vae.encode(&values)?.squeeze(0))
+            .map_err(|e| classify(e, "cannot encode a picture"))
+    }
+
+    /// RGB pixels `(1, h, w, 3)` as the autoencoder takes them.
+    fn values(&self, pixels: &[u8], (width, height): (usize, usize)) -> Result<Tensor> {
+        let values: Vec<f32> = pixels.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+        let device = self.model.placement.candle();
+        Tensor::from_vec(values, (1, height, width, 3), device)
             .map_err(|e| classify(e, "cannot encode a picture"))
     }
 
@@ -151,5 +220,15 @@ pub(super) fn latents_of((width, height): (usize, usize)) -> (usize, usize) {
 impl Condition<'_> {
     pub(super) fn part(&self) -> Option<&Part> {
         self.picture.as_ref()?.part.as_ref()
+    }
+
+    /// What the inpaint engine tells the network of it.
+    pub(super) fn features(&self) -> Option<&Tensor> {
+        self.part()?.features.as_ref()
+    }
+
+    /// What its pictures are started from.
+    pub(super) fn start(&self) -> Start {
+        self.picture.as_ref().map_or(Start::Noise, |picture| picture.start)
     }
 }

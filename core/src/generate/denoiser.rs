@@ -8,7 +8,7 @@ use super::options::{GenerateOptions, SizeGuidance};
 use super::refiner::Refiner;
 use super::sharpen::sharpened;
 use crate::diffusion::{Branch, Denoiser, Evaluation, Question};
-use crate::models::sdxl::{FreeU, Prompt, UNet};
+use crate::models::sdxl::{Prompt, UNet};
 use crate::schedule::{Preconditioning, Prediction};
 
 /// The last of the times of training, when all is noise.
@@ -20,6 +20,8 @@ pub(super) struct SizedPrompt {
     pub(super) plain: Prompt,
     /// For the refiner, if there is one.
     pub(super) refined: Option<Prompt>,
+    /// Both forms for the network with the patch of the inpaint engine, where it is asked.
+    pub(super) patched: Option<[Prompt; 2]>,
 }
 
 /// The prompts of one picture. Pictures share equal ones.
@@ -29,12 +31,30 @@ pub(super) struct Prompts {
     pub(super) negative: Option<Arc<SizedPrompt>>,
 }
 
+/// The network with the patch of the inpaint engine.
+pub(super) struct Patched<'a> {
+    pub(super) unet: &'a UNet,
+    /// The steps that are made with it; the network alone goes on.
+    pub(super) steps: usize,
+    /// What the engine's head gives for each sample of which a part is made.
+    pub(super) features: Vec<Option<Tensor>>,
+}
+
+/// Which network is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    First,
+    Patched,
+    Refiner,
+}
+
 /// The network with the prompts of all samples of a run.
 pub(super) struct GenerateDenoiser<'a> {
     pub(super) unet: &'a UNet,
     pub(super) prediction: Prediction,
     /// With the steps that are made before it.
     pub(super) refiner: Option<(&'a Refiner, usize)>,
+    pub(super) patched: Option<Patched<'a>>,
     pub(super) options: &'a GenerateOptions,
     /// Of each sample.
     pub(super) prompts: Vec<Prompts>,
@@ -44,6 +64,20 @@ impl GenerateDenoiser<'_> {
     /// The refiner, where a question is one for it.
     fn refiner(&self, question: &Question<'_>) -> Option<&Refiner> {
         self.refiner.and_then(|(refiner, first)| (question.step >= first).then_some(refiner))
+    }
+
+    fn asked(&self, evaluation: &Evaluation<'_>) -> Asked {
+        let has_features = |patched: &Patched<'_>| {
+            patched.features.get(evaluation.sample).is_some_and(Option::is_some)
+        };
+        let is_patched = |patched: &Patched<'_>| {
+            evaluation.question.step < patched.steps && has_features(patched)
+        };
+        match &self.patched {
+            _ if self.refiner(&evaluation.question).is_some() => Asked::Refiner,
+            Some(patched) if is_patched(patched) => Asked::Patched,
+            _ => Asked::First,
+        }
     }
 
     fn preconditioning(&self, question: &Question<'_>) -> Preconditioning {
@@ -59,18 +93,32 @@ impl GenerateDenoiser<'_> {
             _ => &prompts.positive,
         };
         let SizeGuidance { end, .. } = self.options.size_guidance;
-        match &prompt.refined {
-            Some(refined) if self.refiner(&evaluation.question).is_some() => Ok(refined),
-            None if self.refiner(&evaluation.question).is_some() => {
-                candle_core::bail!("a prompt was not prepared for the refiner")
+        let is_early = time > LAST_TIME * f64::from(1.0 - end);
+        let found = match (self.asked(evaluation), &prompt.patched) {
+            (Asked::Refiner, _) => prompt.refined.as_ref(),
+            (Asked::Patched, Some([emphasised, plain])) => {
+                Some(if is_early { emphasised } else { plain })
             }
-            _ if time > LAST_TIME * f64::from(1.0 - end) => Ok(&prompt.emphasised),
-            _ => Ok(&prompt.plain),
+            (Asked::Patched, None) => None,
+            (Asked::First, _) => Some(if is_early { &prompt.emphasised } else { &prompt.plain }),
+        };
+        match found {
+            Some(prompt) => Ok(prompt),
+            None => candle_core::bail!("a prompt was not prepared for the network that is asked"),
         }
     }
 
     /// As [`answers`](Denoiser::answers), of evaluations that are all for one network.
-    fn ask(&self, unet: &UNet, evaluations: &[&Evaluation<'_>]) -> Result<Vec<Tensor>> {
+    fn ask(&self, asked: Asked, evaluations: &[&Evaluation<'_>]) -> Result<Vec<Tensor>> {
+        let (unet, features) = match (asked, &self.patched, self.refiner) {
+            (Asked::Patched, Some(patched), _) => {
+                let of = |e: &&Evaluation<'_>| patched.features.get(e.sample).cloned().flatten();
+                let features: Vec<_> = evaluations.iter().filter_map(of).collect();
+                (patched.unet, Some(Tensor::stack(&features, 0)?))
+            }
+            (Asked::Refiner, _, Some((refiner, _))) => (&refiner.unet, None),
+            _ => (self.unet, None),
+        };
         let levels: Vec<_> =
             evaluations.iter().map(|e| self.preconditioning(&e.question)).collect();
         let scaled = evaluations.iter().zip(&levels);
@@ -81,7 +129,13 @@ impl GenerateDenoiser<'_> {
         let prompts: Vec<_> =
             prompts.map(|(e, level)| self.prompt(e, level.c_noise)).collect::<Result<_>>()?;
         let answers = unet
-            .forward(&Tensor::stack(&scaled, 0)?, &times, &prompts, self.freeu(unet))
+            .forward_onto(
+                &Tensor::stack(&scaled, 0)?,
+                &times,
+                &prompts,
+                self.options.freeu.filter(|_| asked != Asked::Refiner),
+                features.as_ref(),
+            )
             .map_err(candle_core::Error::wrap)?;
         evaluations
             .iter()
@@ -90,26 +144,21 @@ impl GenerateDenoiser<'_> {
             .map(|(i, (e, level))| level.denoised(e.question.latents, &answers.get(i)?))
             .collect()
     }
-
-    /// Only the first network is weighed.
-    fn freeu(&self, unet: &UNet) -> Option<FreeU> {
-        self.options.freeu.filter(|_| std::ptr::eq(unet, self.unet))
-    }
 }
 
 impl Denoiser for GenerateDenoiser<'_> {
     /// The pictures that the network sees in the latents `(h, w, c)`, which are of one size.
     fn answers(&self, evaluations: &[Evaluation<'_>]) -> Result<Vec<Tensor>> {
         // Samplers that choose their own steps need not be at the same network.
-        let (late, early): (Vec<_>, Vec<_>) =
-            evaluations.iter().enumerate().partition(|(_, e)| self.refiner(&e.question).is_some());
         let mut answers: Vec<Option<Tensor>> = vec![None; evaluations.len()];
-        for group in [early, late] {
-            let Some((_, first)) = group.first() else { continue };
-            let unet = self.refiner(&first.question).map_or(self.unet, |refiner| &refiner.unet);
-            let asked: Vec<_> = group.iter().map(|(_, evaluation)| *evaluation).collect();
-            for ((i, _), answer) in group.iter().zip(self.ask(unet, &asked)?) {
-                answers[*i] = Some(answer);
+        for asked in [Asked::First, Asked::Patched, Asked::Refiner] {
+            let group = evaluations.iter().enumerate().filter(|(_, e)| self.asked(e) == asked);
+            let (places, group): (Vec<usize>, Vec<_>) = group.unzip();
+            if group.is_empty() {
+                continue;
+            }
+            for (i, answer) in places.into_iter().zip(self.ask(asked, &group)?) {
+                answers[i] = Some(answer);
             }
         }
         answers

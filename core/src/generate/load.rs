@@ -9,6 +9,7 @@ use super::metadata::ModelSource;
 use super::networks::{Networks, network};
 use super::parts::{PUBLISHED, Parts, SIZES};
 use super::refiner::Refiner;
+use super::upscale::Upscaler;
 use super::{Model, demo};
 use crate::device::{Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -69,11 +70,24 @@ impl Model {
             return Err(Error::model_invalid(message));
         }
         networks.unet()?;
+        let engine = match (&options.inpaint_head, &options.inpaint_patch) {
+            (Some(head), Some(patch)) => Some((&**head, &**patch)),
+            (None, None) => None,
+            (head, _) => {
+                let missing = if head.is_none() { "inpaint_head" } else { "inpaint_patch" };
+                let message =
+                    "the inpaint engine needs its head and its patch, of which one is not given";
+                return Err(Error::invalid_input(message).with("field", missing));
+            }
+        };
+        networks.set_inpaint(engine, &Mutex::default())?;
         let channels = vae.config.latent_channels;
         let widths = (states, texts.large.widths().0, vector);
         let refiner = options.refiner.as_deref();
         let refiner =
             refiner.map(|path| Refiner::load(path, &placement, widths, channels)).transpose()?;
+        let upscaler = options.upscaler.as_deref();
+        let upscaler = upscaler.map(|file| Upscaler::load(file, &placement)).transpose()?;
         let vae = network(&vae.source, &placement, DType::F32, "vae", |weights| {
             AutoencoderKl::load(&vae.config, &weights.root())
         });
@@ -90,6 +104,7 @@ impl Model {
             vae_source: options.vae.as_deref().map(ModelSource::of),
             networks,
             refiner,
+            upscaler,
             vae,
             prediction,
             training,

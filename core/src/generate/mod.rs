@@ -21,8 +21,10 @@ mod sample;
 mod sharpen;
 #[cfg(test)]
 mod tests;
+mod upscale;
 mod vary;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use aspect::{ASPECT_RATIOS, parse_aspect_ratio};
@@ -31,6 +33,7 @@ pub use options::{GenerateOptions, GenerateRequest, Outpaint, SizeGuidance, Unst
 pub use performance::Performance;
 pub use prepare::{PrepareOptions, Prepared, Prompter};
 pub use refiner::RefinerSwap;
+pub use upscale::Upscale;
 pub use vary::Vary;
 
 use crate::control::Control;
@@ -59,8 +62,11 @@ pub struct Generated {
     pub variant: usize,
     /// The seed that gives this picture again, as the first variant.
     pub seed: u64,
-    /// What metadata are made of.
-    recipe: Arc<metadata::Recipe>,
+    /// What a user should know about how it was made, where it was made in another way than may be expected: without a
+    /// network that would be needed, or without denoising. Mostly empty.
+    pub notes: Vec<String>,
+    /// What metadata are made of; nothing where nothing was generated.
+    recipe: Option<Arc<metadata::Recipe>>,
 }
 
 /// A loaded model that generates. Cloning shares it. Calls from several threads are answered one after the
@@ -74,6 +80,7 @@ struct Model {
     vae_source: Option<metadata::ModelSource>,
     networks: networks::Networks,
     refiner: Option<refiner::Refiner>,
+    upscaler: Option<upscale::Upscaler>,
     vae: AutoencoderKl,
     prediction: Prediction,
     training: recipe::Training,
@@ -167,6 +174,24 @@ impl GeneratePipeline {
         self.0.networks.set_loras(loras, &self.0.running)
     }
 
+    /// Takes the files of Fooocus' inpaint engine, its head and its patch ([`LoadOptions::inpaint_head`]), in place of
+    /// those before, or none. Clones share it. Parts of pictures are made anew with them; without, the network sees the
+    /// picture around the mask only.
+    ///
+    /// The network is read a second time, with the patch, for the next picture of which a part is made.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](ErrorKind::ModelNotFound) if there is no such file, [`ModelInvalid`](ErrorKind::ModelInvalid) or
+    /// [`Unsupported`](ErrorKind::Unsupported) if it does not fit the model; what was there before stays then.
+    pub fn set_inpaint_engine(&self, files: Option<(&Path, &Path)>) -> Result<()> {
+        self.0.networks.set_inpaint(files, &self.0.running)
+    }
+
+    /// Whether there is an inpaint engine.
+    pub fn has_inpaint_engine(&self) -> bool {
+        self.0.networks.has_inpaint()
+    }
+
     /// Width and height of pictures whose size is not asked for.
     pub fn default_size(&self) -> (usize, usize) {
         self.0.training.size
@@ -182,6 +207,11 @@ impl GeneratePipeline {
     /// makes pictures in few steps, as the demo model does.
     pub fn needs_performance_loras(&self) -> bool {
         !self.0.training.few_steps
+    }
+
+    /// Whether there is a network that makes pictures larger; without one they are resampled.
+    pub fn has_upscaler(&self) -> bool {
+        self.0.upscaler.is_some()
     }
 
     /// Where the model runs, and in which number format.

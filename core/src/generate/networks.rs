@@ -1,6 +1,6 @@
 //! The networks that LoRA files change: read when they are needed, and again when their changes are others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -9,12 +9,12 @@ use candle_core::DType;
 use super::parts::Part;
 use super::prompt::encode::TextEncoders;
 use crate::device::Placement;
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::clip::{ClipTextConfig, ClipTextModel};
-use crate::models::sdxl::{UNet, UnetConfig};
+use crate::models::sdxl::{InpaintHead, UNet, UnetConfig};
 use crate::options::Lora;
 use crate::tokens::clip::ClipTokenizer;
-use crate::weights::{Network, Slot, Source, Weights, apply_loras};
+use crate::weights::{Network, Patch, Patched, PickleFile, Slot, Source, Weights, apply_loras};
 
 /// A network, and what it is read from.
 struct Changeable<C, N> {
@@ -58,6 +58,14 @@ impl<C, N> Changeable<C, N> {
     }
 }
 
+/// What makes parts of pictures anew better than the network alone: a patch of it, and a head before it.
+struct Inpaint {
+    files: [InUse; 2],
+    head: Arc<InpaintHead>,
+    patch: Arc<Patch>,
+    network: Slot<UNet>,
+}
+
 /// What tells whether a LoRA is the one that is in use: its file may have been written anew.
 #[derive(PartialEq)]
 struct InUse {
@@ -80,6 +88,7 @@ pub(super) struct Networks {
     small: Changeable<ClipTextConfig, ClipTextModel>,
     large: Changeable<ClipTextConfig, ClipTextModel>,
     unet: Changeable<UnetConfig, UNet>,
+    inpaint: RwLock<Option<Arc<Inpaint>>>,
     placement: Placement,
     in_use: Mutex<Vec<InUse>>,
 }
@@ -97,6 +106,7 @@ impl Networks {
             small: Changeable::new("text_encoder", &Network::TEXT_ENCODER, small),
             large: Changeable::new("text_encoder_2", &Network::TEXT_ENCODER_2, large),
             unet: Changeable::new("unet", &Network::UNET, unet),
+            inpaint: RwLock::default(),
             placement,
             in_use: Mutex::default(),
         }
@@ -122,9 +132,76 @@ impl Networks {
             self.small.set(Arc::clone(small));
             self.large.set(Arc::clone(large));
         }
+        // It is made of the first one with its files.
+        if let Some(inpaint) = self.inpaint_in_use() {
+            inpaint.network.release();
+        }
         // Never waited for by who makes pictures: those ask for it while they run.
         *self.in_use() = wanted;
         Ok(())
+    }
+
+    /// Takes an inpaint engine, by the files of its head and its patch, in place of the one before, or none.
+    pub(super) fn set_inpaint(
+        &self,
+        files: Option<(&Path, &Path)>,
+        running: &Mutex<()>,
+    ) -> Result<()> {
+        let Some((head, patch)) = files else {
+            let _not_while_running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            *self.inpaint.write().unwrap_or_else(PoisonError::into_inner) = None;
+            return Ok(());
+        };
+        let files = [head, patch].map(|file| InUse::of(&Lora::new(file)));
+        if self.inpaint_in_use().is_some_and(|inpaint| inpaint.files == files) {
+            return Ok(());
+        }
+        let head = self.head(head).context("inpaint_head", head.display())?;
+        let opened = match patch.is_file() {
+            true => Patch::open(patch, &*self.unet.base),
+            false => Err(missing()),
+        };
+        let patch = Arc::new(opened.context("inpaint_patch", patch.display())?);
+        let inpaint = Inpaint { files, head: Arc::new(head), patch, network: Slot::default() };
+        let _not_while_running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.inpaint.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(inpaint));
+        Ok(())
+    }
+
+    fn head(&self, file: &Path) -> Result<InpaintHead> {
+        if !file.is_file() {
+            return Err(missing());
+        }
+        let source = Arc::new(PickleFile::open(file)?);
+        let weights = Weights::new(source, self.placement.candle(), self.placement.dtype());
+        let config = &self.unet.config;
+        let head =
+            InpaintHead::load(&weights.root(), config.stages[0].channels, config.in_channels)?;
+        weights.check_all_taken(|_| false).map(|()| head)
+    }
+
+    fn inpaint_in_use(&self) -> Option<Arc<Inpaint>> {
+        self.inpaint.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there is an inpaint engine.
+    pub(super) fn has_inpaint(&self) -> bool {
+        self.inpaint_in_use().is_some()
+    }
+
+    /// The denoising network with the patch of the inpaint engine, read if it is not there, and its head; nothing where
+    /// there is no engine.
+    pub(super) fn inpaint(&self) -> Result<Option<(Arc<UNet>, Arc<InpaintHead>)>> {
+        let Some(inpaint) = self.inpaint_in_use() else { return Ok(None) };
+        let unet = inpaint.network.get(|| {
+            let base = self.unet.source.read().unwrap_or_else(PoisonError::into_inner);
+            let patched = Patched::new(Arc::clone(&*base), Arc::clone(&inpaint.patch));
+            let source: Arc<dyn Source> = Arc::new(patched);
+            network(&source, &self.placement, self.placement.dtype(), "unet", |weights| {
+                UNet::load(&self.unet.config, &weights.root())
+            })
+        })?;
+        Ok(Some((unet, Arc::clone(&inpaint.head))))
     }
 
     fn in_use(&self) -> MutexGuard<'_, Vec<InUse>> {
@@ -156,6 +233,10 @@ impl Networks {
     pub(super) fn unet(&self) -> Result<Arc<UNet>> {
         self.unet.get(&self.placement, |config, weights| UNet::load(config, &weights.root()))
     }
+}
+
+fn missing() -> Error {
+    Error::new(ErrorKind::ModelNotFound, "there is no such file")
 }
 
 /// A network out of its tensors, of which none may be left over.

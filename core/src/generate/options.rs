@@ -3,6 +3,7 @@
 use super::performance::Performance;
 use super::recipe::{MAX_SIDE, MULTIPLE, is_side};
 use super::refiner::RefinerSwap;
+use super::upscale::Upscale;
 use crate::error::{Error, Result};
 use crate::models::sdxl::FreeU;
 use crate::pixels::Input;
@@ -38,6 +39,9 @@ pub struct GenerateRequest {
     pub mask: Option<Input>,
     /// What is added at the sides of the picture.
     pub outpaint: Outpaint,
+    /// How much larger the picture is made. The output has the size that this gives ([`Upscale::size`]), and no other
+    /// option about sizes counts. How much of it is made anew is up to [`GenerateOptions::upscale_strength`].
+    pub upscale: Option<Upscale>,
     /// The seed of the first variant, in place of that of the options.
     pub seed: Option<u64>,
     /// Whether lines of both prompts are texts as they are. Otherwise commas and points at their ends and spaces beside
@@ -92,6 +96,13 @@ impl GenerateRequest {
         self
     }
 
+    /// The same request with its picture made larger.
+    #[must_use]
+    pub fn upscale(mut self, upscale: Upscale) -> Self {
+        self.upscale = Some(upscale);
+        self
+    }
+
     /// The same request with a seed of its own.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -107,12 +118,22 @@ impl GenerateRequest {
                 return Err(Error::invalid_input(message).with("field", field));
             }
         }
-        let asks = [("mask", self.mask.is_some()), ("outpaint", !self.outpaint.is_none())];
-        match asks.iter().find(|(_, asks)| *asks && self.image.is_none()) {
-            Some((field, _)) => {
-                let message = "there is no picture to make a part of anew";
-                Err(Error::invalid_input(message).with("field", field))
+        let asks = [
+            ("mask", self.mask.is_some(), "there is no picture to make a part of anew"),
+            ("outpaint", !self.outpaint.is_none(), "there is no picture to make a part of anew"),
+            ("upscale", self.upscale.is_some(), "there is no picture to make larger"),
+        ];
+        if let Some((field, _, why)) =
+            asks.iter().find(|(_, asks, _)| *asks && self.image.is_none())
+        {
+            return Err(Error::invalid_input(*why).with("field", field));
+        }
+        match self.upscale {
+            Some(_) if self.is_inpainted() => {
+                let message = "a picture is made larger or a part of it is made anew, not both in one request";
+                Err(Error::invalid_input(message).with("field", "upscale"))
             }
+            Some(upscale) => upscale.check(),
             None => Ok(()),
         }
     }
@@ -121,6 +142,19 @@ impl GenerateRequest {
     pub(super) fn is_inpainted(&self) -> bool {
         self.mask.is_some() || !self.outpaint.is_none()
     }
+}
+
+/// What a request's pictures are started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Noise.
+    Noise,
+    /// A picture.
+    Picture,
+    /// A picture of which a part is made anew.
+    Part,
+    /// A picture that was made larger.
+    Larger,
 }
 
 /// Pixels that are added at the sides of a picture.
@@ -180,6 +214,8 @@ pub struct GenerateOptions {
     /// How much of a request's picture is made anew, above 0 and up to 1: such a part of the noise levels
     /// is gone through, in as many steps. Requests without a picture are not concerned.
     pub denoise: f64,
+    /// As `denoise`, for pictures that are made larger.
+    pub upscale_strength: f64,
     /// As `denoise`, for the parts of pictures that are made anew; 1 forgets what was there. With
     /// [`GenerateRequest::outpaint`] it is 1.
     pub inpaint_strength: f64,
@@ -236,6 +272,7 @@ impl Default for GenerateOptions {
             refiner_swap: RefinerSwap::Joint,
             freeu: None,
             denoise: 0.5,
+            upscale_strength: 0.382,
             inpaint_strength: 1.0,
             inpaint_field: 0.618,
             mask_growth: 0,
@@ -344,6 +381,13 @@ impl GenerateOptions {
         self
     }
 
+    /// The same options with another part of pictures made anew that are made larger.
+    #[must_use]
+    pub fn upscale_strength(mut self, part: f64) -> Self {
+        self.upscale_strength = part;
+        self
+    }
+
     /// The same options with another strength of what is made anew in pictures, and more or less of what is around.
     #[must_use]
     pub fn inpaint(mut self, strength: f64, field: f64) -> Self {
@@ -408,10 +452,14 @@ impl GenerateOptions {
         if !(0.0..=1.0).contains(&switch) {
             return wrong("refiner_switch", format!("refiner_switch is {switch}, expected 0 to 1"));
         }
-        if !(self.inpaint_strength > 0.0 && self.inpaint_strength <= 1.0) {
-            let found = self.inpaint_strength;
-            let message = format!("inpaint_strength is {found}, expected above 0 and up to 1");
-            return wrong("inpaint_strength", message);
+        for (field, found) in [
+            ("inpaint_strength", self.inpaint_strength),
+            ("upscale_strength", self.upscale_strength),
+        ] {
+            if !(found > 0.0 && found <= 1.0) {
+                let message = format!("{field} is {found}, expected above 0 and up to 1");
+                return wrong(field, message);
+            }
         }
         if !(0.0..=1.0).contains(&self.inpaint_field) {
             let found = self.inpaint_field;
@@ -436,10 +484,15 @@ impl GenerateOptions {
         self.sigmas().map(|_| ())
     }
 
-    /// The sigmas of requests without a picture, with one, and with a part of one that is made anew.
-    pub(super) fn sigmas(&self) -> Result<[Vec<f64>; 3]> {
+    /// The sigmas of each kind of request, by [`Start`].
+    pub(super) fn sigmas(&self) -> Result<[Vec<f64>; 4]> {
         let sigmas = |denoise| self.scheduler.sigmas(self.sampler, self.steps, denoise);
-        Ok([sigmas(1.0)?, sigmas(self.denoise)?, sigmas(self.inpaint_strength)?])
+        Ok([
+            sigmas(1.0)?,
+            sigmas(self.denoise)?,
+            sigmas(self.inpaint_strength)?,
+            sigmas(self.upscale_strength)?,
+        ])
     }
 
     /// Whether negative prompts are looked at.

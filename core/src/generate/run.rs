@@ -8,10 +8,11 @@ use std::time::Instant;
 use candle_core::{Result as Computed, Tensor};
 
 use super::condition::{Condition, latents_of};
-use super::denoiser::{GenerateDenoiser, Prompts, SizedPrompt};
+use super::denoiser::{GenerateDenoiser, Patched, Prompts, SizedPrompt};
 use super::metadata::{Recipe, Setting};
-use super::options::{GenerateOptions, GenerateRequest, SizeGuidance};
+use super::options::{GenerateOptions, GenerateRequest, SizeGuidance, Start};
 use super::prompt::encode::{Conditioning, TextEncoders};
+use super::recipe::MULTIPLE;
 use super::refiner::{Refiner, RefinerSwap};
 use super::sample::{Masked, Sigmas};
 use super::{Generated, Model};
@@ -19,13 +20,15 @@ use crate::control::{Control, Preview};
 use crate::device::classify;
 use crate::diffusion::{Branch, LatentColours, Sample, Step, denoise, picture, runs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::models::sdxl::{Added, UNet};
+use crate::models::sdxl::{Added, InpaintHead, UNet};
 use crate::pixels::Image;
 use crate::schedule::{self, Noise, TorchGenerator};
 
 /// Latents of one pass of the network, both sides of guidance counted: beyond this a CPU does not gain by
 /// more.
 const BUDGET: usize = 32_768;
+/// The part of the steps that are made with the patch of the inpaint engine, where there is no refiner.
+const PATCHED: f64 = 0.8;
 /// The size that is asked for is told to the network in multiples of this, as it was in training.
 const TOLD_MULTIPLE: usize = 64;
 
@@ -45,13 +48,15 @@ pub(super) struct Run<'a> {
     pub(super) model: &'a Model,
     pub(super) texts: TextEncoders,
     unet: Arc<UNet>,
+    /// The inpaint engine, where it is needed.
+    pub(super) inpaint: Option<(Arc<UNet>, Arc<InpaintHead>)>,
     pub(super) options: &'a GenerateOptions,
     /// The same for metadata.
     setting: Arc<Setting>,
     /// Width and height of pictures that have no other one.
     pub(super) size: (usize, usize),
-    /// Of requests without and with a picture, and with a part of one; the same number.
-    sigmas: [Vec<f64>; 3],
+    /// Of each kind of [`Start`]; the same number.
+    sigmas: [Vec<f64>; 4],
     pub(super) control: &'a Control,
     /// Steps of all outputs, those that are done or will not be made, and those that were computed.
     steps: usize,
@@ -85,12 +90,17 @@ pub(super) fn run(
         options: options.clone(),
     });
     let (texts, unet) = (model.networks.texts()?, model.networks.unet()?);
+    let inpaint = match requests.iter().any(GenerateRequest::is_inpainted) {
+        true => model.networks.inpaint()?,
+        false => None,
+    };
     let size = options.size.unwrap_or(model.training.size);
     let (steps_done, computed) = (0, 0);
     let mut run = Run {
         model,
         texts,
         unet,
+        inpaint,
         options,
         setting,
         size,
@@ -122,7 +132,9 @@ impl Run<'_> {
                 })
             })
             .collect();
-        self.steps_done += (requests.len() * n - outputs.len()) * (self.sigmas[0].len() - 1);
+        let made = outputs.iter().filter(|output| output.condition.made.is_some()).count();
+        let steps = self.sigmas[0].len() - 1;
+        self.steps_done += (requests.len() * n - outputs.len() + made) * steps;
         let mut next = 0;
         // The requests from `next` up to one that was made are those that failed.
         let fail_until = |next: &mut usize, request: usize, deliver: &mut Deliver<'_>| {
@@ -141,7 +153,9 @@ impl Run<'_> {
         let latents: Vec<usize> = outputs.iter().map(count).collect();
         for run in runs(&latents, BUDGET, self.model.batch_size) {
             // What goes through the network together is of one size.
-            let alike = |a: &Output<'_>, b: &Output<'_>| a.condition.size == b.condition.size;
+            let kind =
+                |output: &Output<'_>| (output.condition.size, output.condition.made.is_some());
+            let alike = |a: &Output<'_>, b: &Output<'_>| kind(a) == kind(b);
             for outputs in outputs[run].chunk_by(alike) {
                 for (output, made) in outputs.iter().zip(self.make(outputs)) {
                     fail_until(&mut next, output.request, deliver);
@@ -158,13 +172,18 @@ impl Run<'_> {
         let SizeGuidance { positive, negative, .. } = self.options.size_guidance;
         // All outputs of a run are of one size.
         let size = outputs.first().map_or(self.size, |output| output.condition.size);
+        let has_features = |output: &Output<'_>| output.condition.features().is_some();
+        let is_patched = outputs.iter().any(has_features);
         let mut known: HashMap<(Branch, &str, bool), Arc<SizedPrompt>> = HashMap::new();
         let mut sized = |branch, (prompt, as_is), text: &Conditioning, scale| -> Result<_> {
             Ok(match known.entry((branch, prompt, as_is)) {
                 Entry::Occupied(sized) => Arc::clone(sized.get()),
-                Entry::Vacant(place) => {
-                    Arc::clone(place.insert(Arc::new(self.sized(branch, text, scale, size)?)))
-                }
+                Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(self.sized(
+                    (branch, is_patched),
+                    text,
+                    scale,
+                    size,
+                )?))),
             })
         };
         let each = outputs.iter().map(|output| {
@@ -184,7 +203,7 @@ impl Run<'_> {
     /// A text for the network, which is told that the picture has `scale` times its size, and its size.
     fn sized(
         &self,
-        branch: Branch,
+        (branch, is_patched): (Branch, bool),
         text: &Conditioning,
         scale: f32,
         (width, height): (usize, usize),
@@ -200,12 +219,17 @@ impl Run<'_> {
         let flat = |x: &Tensor| x.squeeze(0).map_err(|e| classify(e, "cannot prepare a prompt"));
         let (states, pooled) = (flat(&text.states)?, flat(&text.pooled)?);
         let (unet, pooled) = (&self.unet, &pooled);
-        let plain = unet.prompt(&states, Some(Added { pooled, sizes: &sizes(1.0) }))?;
-        let emphasised = unet.prompt_again(&plain, Added { pooled, sizes: &sizes(scale) })?;
+        let both = |unet: &UNet| -> Result<[_; 2]> {
+            let plain = unet.prompt(&states, Some(Added { pooled, sizes: &sizes(1.0) }))?;
+            Ok([unet.prompt_again(&plain, Added { pooled, sizes: &sizes(scale) })?, plain])
+        };
+        let [emphasised, plain] = both(unet)?;
+        let inpaint = self.inpaint.as_ref().filter(|_| is_patched);
+        let patched = inpaint.map(|(unet, _)| both(unet)).transpose()?;
         let refined = self.refiner().map(|(refiner, _)| {
             refiner.prompt(&states, pooled, sizes(1.0), branch == Branch::Positive)
         });
-        Ok(SizedPrompt { emphasised, plain, refined: refined.transpose()? })
+        Ok(SizedPrompt { emphasised, plain, refined: refined.transpose()?, patched })
     }
 
     /// The refiner and the steps before it, if it makes some.
@@ -215,8 +239,22 @@ impl Run<'_> {
         self.model.refiner.as_ref().filter(|_| first < steps).map(|refiner| (refiner, first))
     }
 
+    /// The answer that needs nothing to be made.
+    fn finished(&self, output: &Output<'_>) -> Option<Result<Generated>> {
+        let image = output.condition.made.clone()?;
+        let Output { request, variant, seed, condition } = *output;
+        let values = || image.pixels().iter().map(|value| f32::from(*value) / 255.0).collect();
+        let (values, notes) = (self.options.keep_values.then(values), condition.notes.clone());
+        Some(Ok(Generated { image, values, request, variant, seed, notes, recipe: None }))
+    }
+
     /// Makes outputs in one run, with an answer for each.
     fn make(&mut self, outputs: &[Output<'_>]) -> Vec<Result<Generated>> {
+        let finished: Vec<_> = outputs.iter().filter_map(|output| self.finished(output)).collect();
+        // They are alike.
+        if finished.len() == outputs.len() {
+            return finished;
+        }
         let made = match self.denoised(outputs) {
             Ok(made) => made,
             Err(error) => return outputs.iter().map(|_| Err(error.again())).collect(),
@@ -224,12 +262,11 @@ impl Run<'_> {
         let decoded = made.into_iter().zip(outputs).map(|(latents, output)| {
             let decode = |latents: Tensor| {
                 self.control.check()?;
-                let values = self
-                    .model
-                    .vae
-                    .decode(&latents)
-                    .and_then(|values| values.squeeze(0))
-                    .map_err(|e| classify(e, "cannot decode a picture"))?;
+                let decoded = || self.model.vae.decode(&latents)?.squeeze(0);
+                let values = match output.condition.start() {
+                    Start::Larger => self.model.decode_tiled(&latents, MULTIPLE, self.control)?,
+                    _ => decoded().map_err(|e| classify(e, "cannot decode a picture"))?,
+                };
                 picture(&values)
             };
             let pasted = |(image, values): (Image, Vec<f32>)| match output.condition.part() {
@@ -244,10 +281,11 @@ impl Run<'_> {
                 .and_then(decode)
                 .and_then(pasted)
                 .map_err(|error| error.with("request", output.request))?;
-            let Output { request, variant, seed, .. } = *output;
+            let Output { request, variant, seed, condition } = *output;
             let values = self.options.keep_values.then(|| values.into());
-            let recipe = Arc::new(Recipe::new(output.condition.request, &self.setting));
-            Ok(Generated { image, values, request, variant, seed, recipe })
+            let recipe = Some(Arc::new(Recipe::new(condition.request, &self.setting)));
+            let notes = condition.notes.clone();
+            Ok(Generated { image, values, request, variant, seed, notes, recipe })
         });
         decoded.collect()
     }
@@ -266,7 +304,18 @@ impl Run<'_> {
         let prompts = self.prompts(outputs)?;
         let prediction = model.prediction;
         let refiner = self.model.refiner.as_ref().zip(self.refiner().map(|(_, first)| first));
-        let denoiser = GenerateDenoiser { unet, prediction, refiner, options, prompts };
+        let inpaint = self.inpaint.clone();
+        let patched = inpaint.as_ref().map(|(unet, _)| Patched {
+            unet,
+            steps: (PATCHED * (self.sigmas[0].len() - 1) as f64).round_ties_even() as usize,
+            features: outputs.iter().map(|output| output.condition.features().cloned()).collect(),
+        });
+        // With a refiner it is that which goes on.
+        let patched = match (patched, refiner) {
+            (Some(patched), Some((_, first))) => Some(Patched { steps: first, ..patched }),
+            (patched, _) => patched,
+        };
+        let denoiser = GenerateDenoiser { unet, prediction, refiner, patched, options, prompts };
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
         let (n, steps) = (options.n, self.sigmas[0].len() - 1);
         let mut watch = |step: &Step<'_>| {
@@ -303,8 +352,7 @@ impl Run<'_> {
         let channels = self.model.vae.latent_channels();
         let mut generator = TorchGenerator::new(seed);
         let numbers = generator.normal(channels * height * width);
-        let kind = condition.part().map_or(usize::from(picture.is_some()), |part| part.sigmas);
-        let sigmas = &self.sigmas[kind];
+        let sigmas = &self.sigmas[condition.start() as usize];
         let scale = options.scheduler.noise_scale(sigmas);
         let device = self.model.placement.candle();
         let start = Tensor::from_vec(numbers, (channels, height, width), device)

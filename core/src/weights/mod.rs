@@ -14,6 +14,7 @@ mod mapped;
 mod model_dir;
 pub(crate) mod onnx;
 mod open;
+mod patch;
 pub(crate) mod pickle;
 #[cfg(any(test, feature = "gpu-check"))]
 mod random;
@@ -39,7 +40,7 @@ pub(crate) use onnx::Imported;
 #[cfg(test)]
 pub(crate) use open::Opened;
 pub(crate) use open::{open_text_encoder, open_transformer, open_vae};
-#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use patch::{Patch, Patched};
 pub(crate) use pickle::PickleFile;
 pub(crate) use single_file::{Component, SingleFile};
 pub(crate) use slot::Slot;

@@ -7,7 +7,7 @@ Weights are random, perturbed everywhere, with values that half precision has. E
 - `golden.safetensors` has for each of them `NAME/picture` and `NAME/larger`, channels last, from 0 to 1 as they were given.
 - `flow.json` and `flow.safetensors` are of the whole way of Fooocus with `generate-pipeline/model`: a picture (`start`) through
   `fooocus.bin`, resampled by Pillow (`resampled`), through the autoencoder in tiles as ComfyUI cuts them, partly made anew by
-  diffusers, and back in tiles (`picture`, values from 0 to 1 before they are brought to 8 bits).
+  diffusers (`latents` to `made`), and back in tiles (`picture`, values from 0 to 1 before they are brought to 8 bits).
 
     pip install -r requirements.txt && python make_generate_upscale.py
 """
@@ -94,8 +94,9 @@ def in_tiles(x, function, tile, overlap, times, channels):
     size = [round(side * times) for side in x.shape[2:]]
     out, weights = torch.zeros(1, channels, *size), torch.zeros(1, channels, *size)
     feather = round(overlap * times)
-    for top in range(0, x.shape[2], tile[0] - overlap):
-        for left in range(0, x.shape[3], tile[1] - overlap):
+    # None that would show nothing new.
+    for top in range(0, max(x.shape[2] - overlap, 1), tile[0] - overlap):
+        for left in range(0, max(x.shape[3] - overlap, 1), tile[1] - overlap):
             made = function(x[:, :, top : top + tile[0], left : left + tile[1]])
             mask = torch.ones_like(made)
             for dim in (2, 3):
@@ -136,7 +137,8 @@ def flow(generator, network):
     made = pipeline(
         image=latents, strength=how["strength"], num_inference_steps=steps, prompt=how["prompt"], negative_prompt=how["negative"],
         guidance_scale=how["cfg"], generator=torch.Generator().manual_seed(how["seed"]), output_type="latent",
-        original_size=(16, 528), target_size=(16, 528),
+        # Targets are told in multiples of 64, as Fooocus does.
+        original_size=(16, 528), target_size=(0, 512),
     ).images  # fmt: skip
     picture = on_average(made / vae.config.scaling_factor, lambda x: vae.decode(x).sample, 64, 16, 8, 3)
     picture = (picture / 2 + 0.5).clamp(0, 1)
@@ -144,6 +146,7 @@ def flow(generator, network):
     (OUT / "flow.json").write_text(json.dumps(how, indent=1) + "\n")
     last = lambda x: x.permute(0, 2, 3, 1)[0].contiguous()
     tensors = {"start": last(start), "resampled": resampled.contiguous(), "picture": last(picture)}
+    tensors |= {"latents": last(latents), "made": last(made)}
     save_file(tensors, OUT / "flow.safetensors")
 
 

@@ -34,6 +34,10 @@ pub struct Setup {
     pub vae: Option<PathBuf>,
     /// LoRA files that are applied.
     pub loras: Vec<Lora>,
+    /// Head and patch of an inpaint engine, where parts of pictures are made anew with one.
+    pub inpaint: Option<(PathBuf, PathBuf)>,
+    /// Whether parts of pictures are made anew.
+    pub makes_parts: bool,
     /// How pictures are made.
     pub options: GenerateOptions,
 }
@@ -159,7 +163,13 @@ impl GenerateModel for Generator {
     }
 
     fn prepare(&self, setup: &Setup) -> Result<()> {
-        self.pipeline(setup)?.set_loras(&setup.loras)
+        let pipeline = self.pipeline(setup)?;
+        // Requests that are for whole pictures leave it as it is: it is not asked then.
+        if setup.makes_parts {
+            let files = setup.inpaint.as_ref().map(|(head, patch)| (&**head, &**patch));
+            pipeline.set_inpaint_engine(files)?;
+        }
+        pipeline.set_loras(&setup.loras)
     }
 
     fn generate(

@@ -155,7 +155,9 @@ impl Models for RealModels {
     fn generator(&self) -> Result<Arc<dyn GenerateModel>> {
         let model = self.generate.default_model()?;
         let name = self.generate.name_of(&model);
-        Ok(Arc::new(Generator::load(model, name, self.load.clone())?))
+        let mut load = self.load.clone();
+        load.upscaler = self.generate.upscaler();
+        Ok(Arc::new(Generator::load(model, name, load)?))
     }
 
     fn tagger_key(&self, name: &str) -> Option<String> {

@@ -14,6 +14,18 @@ pub(super) const DEFAULT_LORA: &str = "sd_xl_offset_example-lora_1.0.safetensors
 pub(super) const DEFAULT_LORA_WEIGHT: f64 = 0.1;
 /// What models and LoRA files end in.
 const ENDING: &str = "safetensors";
+/// The network with which Fooocus makes pictures larger.
+pub(super) const DEFAULT_UPSCALER: &str = "fooocus_upscaler_s409985e5.bin";
+/// The head of all versions of the inpaint engine.
+pub(super) const INPAINT_HEAD: &str = "fooocus_inpaint_head.pth";
+/// Versions of it with their patches.
+pub(super) const ENGINES: [(&str, &str); 3] = [
+    ("v1", "inpaint.fooocus.patch"),
+    ("v2.5", "inpaint_v25.fooocus.patch"),
+    ("v2.6", "inpaint_v26.fooocus.patch"),
+];
+/// What such networks end in.
+const UPSCALERS: [&str; 4] = ["safetensors", "bin", "pth", "pt"];
 /// Folders below folders that are looked into.
 const DEPTH: usize = 8;
 
@@ -22,7 +34,7 @@ const DEPTH: usize = 8;
 pub struct Library {
     /// The model that is taken unless another one is named.
     pub model: Option<String>,
-    /// With `checkpoints`, `loras` and `vae` in it.
+    /// With `checkpoints`, `loras`, `vae`, `upscale_models` and `inpaint` in it.
     pub models: Option<PathBuf>,
     /// With files of styles.
     pub styles: Option<PathBuf>,
@@ -96,6 +108,22 @@ impl Library {
         self.folder("loras").into_iter().collect()
     }
 
+    /// The network that makes pictures larger: that of Fooocus, or the first one that is there.
+    pub(crate) fn upscaler(&self) -> Option<PathBuf> {
+        let folder = self.folder("upscale_models")?;
+        let names = names_of(&folder, &UPSCALERS);
+        let published = names.iter().find(|name| *name == DEFAULT_UPSCALER);
+        published.or(names.first()).map(|name| folder.join(name))
+    }
+
+    /// Head and patch of a version of the inpaint engine, if both are there.
+    pub(super) fn inpaint_engine(&self, version: &str) -> Option<(PathBuf, PathBuf)> {
+        let (_, patch) = ENGINES.iter().find(|(known, _)| *known == version)?;
+        let folder = self.folder("inpaint")?;
+        let files = (folder.join(INPAINT_HEAD), folder.join(patch));
+        (files.0.is_file() && files.1.is_file()).then_some(files)
+    }
+
     /// A preset's text by its name.
     pub(super) fn preset(&self, name: &str) -> Option<String> {
         let folder = self.presets.as_ref()?;
@@ -127,18 +155,29 @@ impl Library {
 
 /// The files below a folder, by their way from there, in order.
 fn names(folder: &Path) -> Vec<String> {
+    names_of(folder, &[ENDING])
+}
+
+/// Files of these endings.
+fn names_of(folder: &Path, endings: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    collect(folder, folder, DEPTH, &mut found);
+    collect(folder, (folder, DEPTH), endings, &mut found);
     found.sort();
     found
 }
 
-fn collect(root: &Path, folder: &Path, depth: usize, found: &mut Vec<String>) {
+fn collect(
+    root: &Path,
+    (folder, depth): (&Path, usize),
+    endings: &[&str],
+    found: &mut Vec<String>,
+) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let is_one = path.extension().is_some_and(|end| end.eq_ignore_ascii_case(ENDING));
+        let is = |end: &&str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(end));
+        let is_one = endings.iter().any(is);
         if path.is_dir() && depth > 0 {
-            collect(root, &path, depth - 1, found);
+            collect(root, (&path, depth - 1), endings, found);
         } else if is_one && path.is_file() {
             found.extend(path.strip_prefix(root).ok().map(slashed));
         }
@@ -204,6 +243,20 @@ mod tests {
         assert_eq!(Library::default().default_model().unwrap(), DEMO);
         let empty = Library { models: Some(root.join("loras")), ..Library::default() };
         assert!(empty.default_model().unwrap_err().to_string().contains("checkpoints"));
+    }
+
+    #[test]
+    fn the_published_upscaler_is_taken_before_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("upscale_models");
+        std::fs::create_dir(&below).unwrap();
+        let library = Library { models: Some(folder.path().to_owned()), ..Library::default() };
+        assert_eq!((library.upscaler(), Library::default().upscaler()), (None, None));
+        for name in ["put_models_here.txt", "a.pth", DEFAULT_UPSCALER] {
+            std::fs::write(below.join(name), "").unwrap();
+            let expected = if name.ends_with("txt") { None } else { Some(below.join(name)) };
+            assert_eq!(library.upscaler(), expected);
+        }
     }
 
     #[test]

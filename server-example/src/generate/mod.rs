@@ -170,13 +170,15 @@ impl Asked {
         refused::check(&mut reader, &params);
         reader.end()?;
         let known = Known { library, facts };
-        let notes = filled(&mut params, &said, &all, &known)?;
+        let mut notes = filled(&mut params, &said, &all, &known)?;
         if !params.async_process && !params.stream_output {
             params.image_number = 1;
         }
         if params.image_seed < 0 {
             params.image_seed = ids::new_seed() as i64;
         }
+        let said_of = known.notes(&params, &pictures.bytes);
+        notes.extend(said_of.map_err(|error| plan::refused(&error))?);
         Ok(Self { params, pictures: pictures.bytes, notes })
     }
 }
@@ -219,7 +221,7 @@ fn filled(
             None => notes.push(format!("loras: `{DEFAULT_LORA}` is left out, it is not there")),
         }
     }
-    if !has("inpaint_engine") {
+    if !has("inpaint_engine") && known.library.inpaint_engine(INPAINT_ENGINE).is_none() {
         params.inpaint_engine = NONE.to_owned();
         if !params.inpaint_input_image.is_empty() {
             notes.push(format!("inpaint_engine: {NONE}, as {INPAINT_ENGINE} is not there"));

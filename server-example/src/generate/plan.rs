@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tagbrush::{
     DecodeOptions, Error, ErrorKind, FreeU, GenerateOptions, Image, Input, Lora, Outpaint,
-    Performance, PrepareOptions, Result, SizeGuidance, Vary, parse_aspect_ratio,
+    Performance, PrepareOptions, Result, SizeGuidance, Upscale, Vary, parse_aspect_ratio,
 };
 
-use super::library::Library;
+use super::library::{DEFAULT_UPSCALER, ENGINES, INPAINT_HEAD, Library};
 use super::params::{MODEL_VAE, NONE, Params, SIZE};
 use crate::engine::generating::{Generation, ModelFacts, Setup};
 use crate::error::{ApiError, wrong};
@@ -19,7 +19,7 @@ use crate::jobs::grid;
 const OUTPAINTED: f64 = 0.3;
 
 /// The library's fields, as requests name them.
-const FIELDS: [(&str, &str); 26] = [
+const FIELDS: [(&str, &str); 28] = [
     ("width", "aspect_ratios_selection"),
     ("height", "aspect_ratios_selection"),
     ("size", "aspect_ratios_selection"),
@@ -46,6 +46,8 @@ const FIELDS: [(&str, &str); 26] = [
     ("outpaint", "outpaint_selections"),
     ("image", "inpaint_input_image"),
     ("metadata", "save_metadata_to_images"),
+    ("upscale", "uov_method"),
+    ("upscale_strength", "overwrite_upscale_strength"),
 ];
 
 /// An error of the library about a request, as the API has it.
@@ -75,16 +77,17 @@ impl Known<'_> {
     pub(super) fn plan(&self, params: &Params, pictures: Vec<Vec<u8>>) -> Result<Generation> {
         let mut pictures = pictures.into_iter();
         let mut picture = |field: &str| if field.is_empty() { None } else { pictures.next() };
-        let varied = picture(&params.uov_input_image);
+        let given = picture(&params.uov_input_image);
         let inpainted = picture(&params.inpaint_input_image);
         let mask = picture(&params.inpaint_mask_image_upload);
+        let upscale = upscale(params)?;
         let vary: Option<Vary> = match params.uov_method.as_str() {
             "Disabled" => None,
+            _ if upscale.is_some() => None,
             method => Some(method.parse().map_err(|e: Error| e.with("field", "uov_method"))?),
         };
-        let varied = vary.zip(varied);
-        let mut options = self.options(params)?;
-        if let Some((vary, image)) = &varied {
+        let mut options = self.options(params, upscale.is_some())?;
+        if let Some((vary, image)) = vary.zip(given.as_ref()) {
             let strength = params.overwrite_vary_strength;
             let strength = if strength > 0.0 { strength } else { vary.strength() };
             let (width, height) = vary.size(size_of(image)?, self.default_size(params));
@@ -93,12 +96,15 @@ impl Known<'_> {
         options.check()?;
         let whole = inpainted.as_deref().map(size_of).transpose()?;
         let outpaint = whole.map(|size| outpaint(params, size)).unwrap_or_default();
-        let size = match whole {
-            Some((width, height)) => {
+        let size = match (whole, upscale.zip(given.as_deref())) {
+            (Some((width, height)), _) => {
                 let Outpaint { left, top, right, bottom } = outpaint;
                 (left + width + right, top + height + bottom)
             }
-            None => options.size.unwrap_or(self.facts.size),
+            (_, Some((upscale, image))) => {
+                upscale.size(size_of(image)?, self.default_size(params)).0
+            }
+            _ => options.size.unwrap_or(self.facts.size),
         };
         check_grid(params, size)?;
         let prepare = PrepareOptions::default()
@@ -113,11 +119,16 @@ impl Known<'_> {
         };
         let prompter = self.library.prompter()?;
         let prepared = prompter.prepare(&prompt, &params.negative_prompt, &prepare)?;
-        let setup = self.setup(params, options, prepared.loras)?;
-        let image: Option<Input> = varied.map(|(_, image)| image).or(inpainted).map(Into::into);
+        let mut setup = self.setup(params, options, prepared.loras)?;
+        setup.makes_parts = inpainted.is_some();
+        if setup.makes_parts && params.inpaint_engine != NONE {
+            setup.inpaint = Some(self.engine(&params.inpaint_engine)?);
+        }
+        let image: Option<Input> = given.or(inpainted).map(Into::into);
         let requests = prepared.requests.into_iter().map(|mut request| {
             request.image.clone_from(&image);
             request.mask = mask.clone().map(Into::into);
+            request.upscale = upscale;
             request.outpaint(outpaint)
         });
         Ok(Generation { requests: requests.collect(), options: setup, wants_previews: true })
@@ -137,7 +148,28 @@ impl Known<'_> {
         }
     }
 
-    fn options(&self, params: &Params) -> Result<GenerateOptions> {
+    /// What is done in another way than the document has it where a picture is made larger.
+    pub(super) fn notes(&self, params: &Params, pictures: &[Vec<u8>]) -> Result<Vec<String>> {
+        let (Some(upscale), Some(image)) = (upscale(params)?, pictures.first()) else {
+            return Ok(Vec::new());
+        };
+        let mut notes = Vec::new();
+        if self.library.upscaler().is_none() {
+            notes.push(format!(
+                "uov_method: the picture is resampled (Lanczos), as `{DEFAULT_UPSCALER}` is not there"
+            ));
+        }
+        let ((width, height), is_too_large) =
+            upscale.size(size_of(image)?, self.default_size(params));
+        if is_too_large && !upscale.is_fast {
+            notes.push(format!(
+                "uov_method: nothing is made anew, as {width}*{height} is more than the model is good at"
+            ));
+        }
+        Ok(notes)
+    }
+
+    fn options(&self, params: &Params, is_upscale: bool) -> Result<GenerateOptions> {
         let (mut width, mut height) = parse_aspect_ratio(&params.aspect_ratios_selection)?;
         for (side, over) in
             [(&mut width, params.overwrite_width), (&mut height, params.overwrite_height)]
@@ -173,6 +205,12 @@ impl Known<'_> {
         options = options.performance(performance);
         // The switch is a step of the performance's, whatever the number of steps becomes.
         let switch = (steps as f64 * options.refiner_switch).round_ties_even();
+        if is_upscale {
+            options = options.steps(performance.upscale_steps());
+            if params.overwrite_upscale_strength > 0.0 {
+                options = options.upscale_strength(params.overwrite_upscale_strength);
+            }
+        }
         if params.overwrite_step > 0 {
             options = options.steps(params.overwrite_step as usize);
         }
@@ -224,7 +262,7 @@ impl Known<'_> {
                 loras.push(lora);
             }
         }
-        Ok(Setup { model, refiner, vae, loras, options })
+        Ok(Setup { model, refiner, vae, loras, inpaint: None, makes_parts: false, options })
     }
 
     fn vae(&self, name: &str) -> Result<PathBuf> {
@@ -233,6 +271,19 @@ impl Known<'_> {
             names.insert(0, MODEL_VAE.to_owned());
             let message = format!("there is no autoencoder `{name:.80}`; {}", listed(&names));
             Error::new(ErrorKind::ModelNotFound, message).with("field", "vae_name")
+        })
+    }
+
+    /// Head and patch of an inpaint engine.
+    fn engine(&self, version: &str) -> Result<(PathBuf, PathBuf)> {
+        self.library.inpaint_engine(version).ok_or_else(|| {
+            let patch = ENGINES.iter().find(|(known, _)| *known == version).map(|(_, patch)| *patch);
+            let message = format!(
+                "the inpaint engine {version:.80} needs `{INPAINT_HEAD}` and `{}` in `inpaint/`, of which one is not \
+                 there; `{NONE}` makes parts of pictures anew without",
+                patch.unwrap_or_default()
+            );
+            Error::new(ErrorKind::ModelNotFound, message).with("field", "inpaint_engine")
         })
     }
 
@@ -261,6 +312,17 @@ fn check_grid(params: &Params, (width, height): (usize, usize)) -> Result<()> {
             Err(Error::new(ErrorKind::InvalidInput, message).with("field", "generate_image_grid"))
         }
         false => Ok(()),
+    }
+}
+
+/// How much larger a picture is made, if it is.
+fn upscale(params: &Params) -> Result<Option<Upscale>> {
+    match params.uov_method.as_str() {
+        "Upscale (Custom)" => Ok(Some(Upscale::by(params.upscale_multiple))),
+        method if method.starts_with("Upscale") => {
+            method.parse().map(Some).map_err(|e: Error| e.with("field", "uov_method"))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known and cannot be done yet: each is refused by its name when it would change the pictures, and
 //! stands here alone, so that it is easily lifted.
 
-use super::params::{INPAINT_ENGINE, NONE, Params};
+use super::params::Params;
 use super::read::Reader;
 
 /// Why pictures for control networks are refused.
@@ -38,19 +38,6 @@ pub(super) fn check(reader: &mut Reader<'_>, params: &Params) {
             reader.refuse(name, why);
         }
     }
-    if params.uov_method.starts_with("Upscale") {
-        let why = "making pictures larger needs a network that is not there yet \
-                   (fooocus_upscaler_s409985e5.bin)";
-        reader.refuse("uov_method", why);
-    }
-    let is_inpainted = !params.inpaint_input_image.is_empty();
-    if is_inpainted && reader.has("inpaint_engine") && params.inpaint_engine != NONE {
-        let why = format!(
-            "the inpaint engines v1, v2.5 and {INPAINT_ENGINE} are networks that are not there yet \
-             (fooocus_inpaint_head.pth); `{NONE}` makes parts of pictures anew without them"
-        );
-        reader.refuse("inpaint_engine", &why);
-    }
     if reader.has("save_name") && !reader.is_null("save_name") {
         reader.refuse("save_name", "files are named by the server");
     }
@@ -67,7 +54,7 @@ fn pictures(reader: &mut Reader<'_>, params: &Params) {
     if is_varied && is_inpainted {
         reader.refuse(
             "inpaint_input_image",
-            "a picture is varied or inpainted, not both in one request",
+            "a picture is varied, made larger or inpainted, not two of these in one request",
         );
     }
     let has_part =

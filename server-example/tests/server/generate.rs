@@ -318,6 +318,72 @@ async fn tasks_are_left_to_the_next_server_unless_somebody_waited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn inpaint_engines_are_taken_where_their_files_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().display().to_string();
+    let (server, fake) = Server::new(&[("GENERATE_MODELS_DIR", &models)]).await;
+    let picture = base64(&png(1));
+    let body = |engine: Option<&str>| {
+        let mut body =
+            json!({"inpaint_input_image": picture, "inpaint_mask_image_upload": picture});
+        if let Some(engine) = engine {
+            body["inpaint_engine"] = json!(engine);
+        }
+        body
+    };
+    for engine in ["v1", "v2.5", "v2.6"] {
+        let answer = generate(&server, &body(Some(engine))).await;
+        assert_eq!(answer.status, 422, "{engine}");
+        assert_eq!(refused(&answer)["inpaint_engine"], "value_error");
+        assert!(answer.json().to_string().contains("fooocus_inpaint_head.pth"));
+    }
+    let inpaint = folder.path().join("inpaint");
+    std::fs::create_dir(&inpaint).unwrap();
+    for name in ["fooocus_inpaint_head.pth", "inpaint_v26.fooocus.patch"] {
+        std::fs::write(inpaint.join(name), "").unwrap();
+    }
+    let files =
+        Some((inpaint.join("fooocus_inpaint_head.pth"), inpaint.join("inpaint_v26.fooocus.patch")));
+    for (engine, expected) in [(Some("v2.6"), files.clone()), (None, files), (Some("None"), None)] {
+        assert_eq!(generate(&server, &body(engine)).await.status, 200);
+        let setup = fake.setups.lock().unwrap().pop().unwrap();
+        assert_eq!((setup.inpaint, setup.makes_parts), (expected, true), "{engine:?}");
+    }
+    assert_eq!(generate(&server, &body(Some("v1"))).await.status, 422, "its patch is not there");
+    assert_eq!(generate(&server, &json!({"inpaint_engine": "v1"})).await.status, 200);
+    assert!(!fake.setups.lock().unwrap().pop().unwrap().makes_parts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pictures_are_made_larger_in_the_steps_and_strength_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().display().to_string();
+    let (server, fake) = Server::new(&[("GENERATE_MODELS_DIR", &models)]).await;
+    let ask = async |more: Value| {
+        let mut body = json!({"uov_input_image": base64(&png(1))});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let task = server.ended(&accepted(&server, body).await).await;
+        let options = fake.setups.lock().unwrap().pop().unwrap().options;
+        let upscale = fake.requests.lock().unwrap().pop().unwrap()[0].upscale.unwrap();
+        (upscale.to_string(), options.steps, options.upscale_strength, task)
+    };
+    let (name, steps, strength, task) = ask(json!({"uov_method": "Upscale (1.5x)"})).await;
+    assert_eq!((name.as_str(), steps, strength), ("Upscale (1.5x)", 18, 0.382));
+    let message = |task: &Value| task["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message(&task).contains("resampled (Lanczos)"), "{task}");
+    std::fs::create_dir(folder.path().join("upscale_models")).unwrap();
+    std::fs::write(folder.path().join("upscale_models/a.pth"), "").unwrap();
+    let custom = json!({"uov_method": "Upscale (Custom)", "upscale_multiple": 3.5,
+        "overwrite_upscale_strength": 0.2, "performance_selection": "Quality"});
+    let (name, steps, strength, task) = ask(custom).await;
+    assert_eq!((name.as_str(), steps, strength), ("Upscale (3.5x)", 36, 0.2));
+    assert!(!message(&task).contains("resampled"), "{task}");
+    let fast = json!({"uov_method": "Upscale (Fast 2x)", "overwrite_step": 7});
+    let (name, steps, ..) = ask(fast).await;
+    assert_eq!((name.as_str(), steps), ("Upscale (Fast 2x)", 7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_queue_refuses() {
     let vars = [("GENERATE_BATCH", "1"), ("GENERATE_QUEUE", "2")];
     let (server, fake) = Server::new(&vars).await;

@@ -120,6 +120,30 @@ async fn the_demo_model_draws_varies_and_paints_over() {
         "uov_input_image": white});
     let image = picture(&server, &varied).await;
     assert_eq!((image.width(), image.height()), (64, 64));
+    // Larger, without a network: the answer says so.
+    for (method, multiple, side) in [
+        ("Upscale (Fast 2x)", 1.0, 128),
+        ("Upscale (1.5x)", 1.0, 96),
+        ("Upscale (Custom)", 1.25, 80),
+    ] {
+        let body = json!({"prompt": "a red circle", "image_seed": 3, "uov_method": method,
+            "upscale_multiple": multiple, "uov_input_image": white, "async_process": true});
+        let answer = server.post("/v1/engine/generate/", &body).await;
+        let task = server.ended(answer.json()["task_id"].as_str().unwrap()).await;
+        assert_eq!(task["task_status"], "finished", "{task}");
+        let message = task["message"].as_str().unwrap();
+        assert!(message.contains("fooocus_upscaler_s409985e5.bin"), "{message}");
+        let path = task["result"][0].as_str().unwrap().split_once("/outputs").unwrap().1;
+        let image = Image::decode(&server.get(&format!("/outputs{path}")).await.body).unwrap();
+        assert_eq!((image.width(), image.height()), (side, side), "{method}");
+    }
+    let large = Image::from_rgb8(96, 96, vec![252; 96 * 96 * 3]).unwrap();
+    let large = base64(&large.encode(ImageFormat::Png).unwrap());
+    let body =
+        json!({"uov_method": "Upscale (2x)", "uov_input_image": large, "async_process": true});
+    let answer = server.post("/v1/engine/generate/", &body).await;
+    let task = server.ended(answer.json()["task_id"].as_str().unwrap()).await;
+    assert!(task["message"].as_str().unwrap().contains("192*192"), "{task}");
     // The lower half is made anew, the upper one stays to the bit.
     let mask = [vec![0; 64 * 32 * 3], vec![255; 64 * 32 * 3]].concat();
     let mask = Image::from_rgb8(64, 64, mask).unwrap().encode(ImageFormat::Png).unwrap();

@@ -49,6 +49,9 @@ fn beside(name: &str) -> Map<String, Value> {
         "uov_method" | "overwrite_vary_strength" => {
             json!({"uov_method": "Vary (Subtle)", "uov_input_image": picture})
         }
+        "overwrite_upscale_strength" | "upscale_multiple" => {
+            json!({"uov_method": "Upscale (Custom)", "uov_input_image": picture})
+        }
         "inpaint_mask_image_upload" | "outpaint_selections" => {
             json!({"inpaint_input_image": picture})
         }

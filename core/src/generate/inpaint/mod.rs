@@ -1,6 +1,8 @@
 //! Making a part of a picture anew, or more of it at its sides, as Fooocus does: the network sees the part with some
 //! of what is around it, at the size that it is good at, and what it makes is put back.
 
+#[cfg(test)]
+mod engine_tests;
 mod fill;
 mod mask;
 #[cfg(test)]
@@ -20,6 +22,21 @@ const MULTIPLE: f64 = 64.0;
 const FILLED_FROM: f64 = 0.99;
 /// Longest side of a padded picture.
 const MAX_SIDE: usize = 1 << 14;
+
+/// Makes RGB pixels of a width and height larger, if it can.
+pub(super) type Larger<'a> = dyn Fn(&[u8], (usize, usize)) -> Result<Option<Pixels>> + 'a;
+/// RGB pixels with their width and height.
+type Pixels = (Vec<u8>, (usize, usize));
+
+/// What the network sees of a picture.
+pub(super) struct Seen {
+    /// The RGB pixels that it starts from.
+    pub(super) pixels: Vec<u8>,
+    /// Values of the picture from -1 to 1, and 0 where it is made anew.
+    pub(super) masked: Vec<f32>,
+    /// For each latent how much of it is made.
+    pub(super) mask: Vec<f32>,
+}
 
 /// A part of a picture that is made anew.
 pub(super) struct Area {
@@ -76,18 +93,35 @@ impl Area {
         self.size
     }
 
-    /// The RGB pixels that the network starts from, and for each latent how much of it is made.
-    pub(super) fn start(&self, strength: f64, latent: usize) -> Result<(Vec<u8>, Vec<f32>)> {
+    /// What the network sees, for latents of `latent` pixels. An area below the `class` that the model is good at is made
+    /// larger by `larger`, if that can.
+    pub(super) fn start(
+        &self,
+        strength: f64,
+        (latent, class): (usize, usize),
+        larger: &Larger<'_>,
+    ) -> Result<Seen> {
         let (pixels, mask) = (self.cut(&self.pixels, 3), self.cut(&self.mask.values, 1));
         let [top, bottom, left, right] = self.place;
         let mask = Mask { width: right - left, height: bottom - top, values: mask };
+        let from = (mask.width, mask.height);
+        let is_small = super::aspect::class(from) < class;
+        let made = is_small.then(|| larger(&pixels, from)).transpose()?.flatten();
+        let (pixels, from) = made.unwrap_or((pixels, from));
+        let step = Step::Stretch { size: self.size, filter: Filter::Lanczos };
+        let pixels = apply_steps(&pixels, from, &[step])?;
+        let mask = mask.resized(self.size.0, self.size.1)?;
+        // What is made anew is grey, which is 0.
+        let masked = pixels.iter().enumerate().map(|(i, value)| match mask.values[i / 3] {
+            0 => f32::from(*value) / 127.5 - 1.0,
+            _ => 0.0,
+        });
+        let masked = masked.collect();
         let pixels = match strength > FILLED_FROM {
             true => filled(&pixels, &mask),
             false => pixels,
         };
-        let step = Step::Stretch { size: self.size, filter: Filter::Lanczos };
-        let pixels = apply_steps(&pixels, (mask.width, mask.height), &[step])?;
-        Ok((pixels, mask.resized(self.size.0, self.size.1)?.pooled(latent)))
+        Ok(Seen { pixels, masked, mask: mask.pooled(latent) })
     }
 
     /// The whole picture with what was made in its place.

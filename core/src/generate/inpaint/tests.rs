@@ -85,10 +85,20 @@ fn pictures_grow_at_their_sides() {
     assert_eq!(at(60, 99), (0, 0));
     assert_eq!(at(100, 50), (0, 40));
     assert_eq!(at(259, 129), (255, 199));
-    let (pixels, mask) = area.start(1.0, 8).unwrap();
+    let Seen { pixels, masked, mask } = area.start(1.0, (8, CLASS), &|_, _| Ok(None)).unwrap();
     let (width, height) = area.size();
     assert_eq!((pixels.len(), mask.len()), (width * height * 3, width * height / 64));
     assert_eq!((mask[0], mask[mask.len() - 1]), (1.0, 1.0));
+    assert_eq!((masked.len(), masked[0]), (pixels.len(), 0.0));
+    let inside = (width * height / 2 + width / 2) * 3;
+    assert_eq!(masked[inside], f32::from(pixels[inside]) / 127.5 - 1.0);
+    // An area that is small goes through what makes it larger.
+    let larger = |_: &[u8], (width, height): (usize, usize)| {
+        Ok(Some((vec![7; width * height * 12], (width * 2, height * 2))))
+    };
+    let seen = area.start(0.5, (8, CLASS), &larger).unwrap();
+    assert!(seen.pixels.iter().all(|value| *value == 7));
+    assert!(area.start(0.5, (8, 64), &larger).unwrap().pixels.iter().any(|value| *value != 7));
     assert_eq!(mask[width / 8 / 2 + width / 8], 0.0);
 }
 

@@ -4,8 +4,8 @@ use super::{Generated, Recipe, Unusual, software, tuple};
 use crate::error::Result;
 use crate::schedule::{SamplerKind, Scheduler};
 
-pub(super) fn text(made: &Generated) -> Result<String> {
-    let Recipe { full: [prompt, negative], unstyled, setting } = &*made.recipe;
+pub(super) fn text(made: &Generated, recipe: &Recipe) -> Result<String> {
+    let Recipe { full: [prompt, negative], unstyled, setting } = recipe;
     let options = &setting.options;
     let guidance = options.size_guidance;
     let refiner = setting.refiner.as_ref();

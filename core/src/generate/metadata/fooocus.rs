@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// What stands in the place of a refiner that is not there.
 const NO_REFINER: &str = "None";
 
-pub(super) fn text(made: &Generated) -> Result<String> {
-    let Recipe { full: [prompt, negative], unstyled, setting } = &*made.recipe;
+pub(super) fn text(made: &Generated, recipe: &Recipe) -> Result<String> {
+    let Recipe { full: [prompt, negative], unstyled, setting } = recipe;
     let options = &setting.options;
     let guidance = options.size_guidance;
     let refiner = setting.refiner.as_ref();

@@ -115,14 +115,16 @@ impl Generated {
     /// What a file says of how this picture was made: prompts, options, and the names and hashes of the model and of
     /// LoRA files, but not a picture that it was made from. A hash is the first ten digits of the file's SHA-256, for
     /// which the whole file is read when it is asked for the first time: some seconds for a large model. Models in
-    /// folders, which are many files, have none.
+    /// folders, which are many files, have none. Empty where nothing was generated, as for a picture that was only made
+    /// larger; files say nothing then.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) if a file of the model cannot be read any more.
     pub fn metadata(&self, scheme: MetadataScheme) -> Result<String> {
+        let Some(recipe) = &self.recipe else { return Ok(String::new()) };
         match scheme {
-            MetadataScheme::Fooocus => fooocus::text(self),
-            MetadataScheme::A1111 => a1111::text(self),
+            MetadataScheme::Fooocus => fooocus::text(self, recipe),
+            MetadataScheme::A1111 => a1111::text(self, recipe),
         }
     }
 
@@ -145,7 +147,7 @@ impl Generated {
     }
 
     fn file_text(&self, scheme: Option<MetadataScheme>) -> Result<Option<FileText>> {
-        let text = scheme.map(|scheme| {
+        let text = scheme.filter(|_| self.recipe.is_some()).map(|scheme| {
             let parameters = self.metadata(scheme)?;
             Ok(FileText { parameters, scheme: scheme.name(), software: software() })
         });

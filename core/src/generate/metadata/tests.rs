@@ -165,8 +165,8 @@ fn what_a_jpeg_cannot_hold_is_refused() {
     let request = GenerateRequest::new("a\n".repeat(16_000));
     let pipeline = pipeline(None);
     let made = made(&pipeline, &GenerateRequest::new("a"), &options());
-    let long = Recipe::new(&request, &made.recipe.setting);
-    let made = Generated { recipe: Arc::new(long), ..made };
+    let long = Recipe::new(&request, &made.recipe.as_ref().unwrap().setting);
+    let made = Generated { recipe: Some(Arc::new(long)), ..made };
     let error = made.encode(ImageFormat::JPEG, Some(MetadataScheme::Fooocus)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("field=metadata"), "{error}");

@@ -177,12 +177,25 @@ impl UNet {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if these do not fit the network or each other.
+    #[cfg(test)]
     pub(crate) fn forward(
         &self,
         latents: &Tensor,
         timesteps: &[f32],
         prompts: &[&Prompt],
         freeu: Option<FreeU>,
+    ) -> error::Result<Tensor> {
+        self.forward_onto(latents, timesteps, prompts, freeu, None)
+    }
+
+    /// As [`forward`](Self::forward), with `onto` `(b, h, w, channels)` added to what the first layer gives.
+    pub(crate) fn forward_onto(
+        &self,
+        latents: &Tensor,
+        timesteps: &[f32],
+        prompts: &[&Prompt],
+        freeu: Option<FreeU>,
+        onto: Option<&Tensor>,
     ) -> error::Result<Tensor> {
         let samples = match latents.dims() {
             [b, h, w, c] if b * h * w > 0 && *c == self.config.in_channels => *b,
@@ -206,7 +219,15 @@ impl UNet {
                 return Err(Error::invalid_input("prepared for another network").with("prompt", i));
             }
         }
-        self.run(latents, timesteps, prompts, freeu).map_err(|e| classify(e, "cannot take a step"))
+        let first = self.config.stages[0].channels;
+        let expected = [&latents.dims()[..3], &[first]].concat();
+        if let Some(onto) = onto.filter(|onto| onto.dims() != expected) {
+            let found = onto.dims();
+            let message = format!("something of shape {found:?} to add, expected {expected:?}");
+            return Err(Error::invalid_input(message));
+        }
+        self.run(latents, timesteps, prompts, (freeu, onto))
+            .map_err(|e| classify(e, "cannot take a step"))
     }
 
     fn run(
@@ -214,7 +235,7 @@ impl UNet {
         latents: &Tensor,
         timesteps: &[f32],
         prompts: &[&Prompt],
-        freeu: Option<FreeU>,
+        (freeu, onto): (Option<FreeU>, Option<&Tensor>),
     ) -> Result<Tensor> {
         let prompts = Prompts::new(prompts);
         let sinusoids = Sinusoids::new(&self.config, self.config.stages[0].channels);
@@ -224,7 +245,8 @@ impl UNet {
         }
         let freeu = freeu.map(|freeu| (freeu, self.config.stages[0].channels));
         let step = &Step { time: Activation::Silu.forward(&time)?, prompts, freeu };
-        let mut x = self.conv_in.forward(&latents.to_dtype(self.dtype)?, None)?;
+        let onto = onto.map(|onto| onto.to_dtype(self.dtype)).transpose()?;
+        let mut x = self.conv_in.forward(&latents.to_dtype(self.dtype)?, onto.as_ref())?;
         let mut aside = vec![x.clone()];
         for down in &self.down {
             x = down.forward(x, step, &mut aside)?;
