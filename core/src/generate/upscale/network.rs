@@ -10,7 +10,8 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::rrdb::RrdbNet;
 use crate::weights::{Weights, open_upscaler};
 
-/// Sides of tiles, and what neighbours share: those of Fooocus. A tile of the published network takes about a gigabyte.
+/// Sides of tiles, and what neighbours share: those of Fooocus. Of the published network, 64 channels of what a tile
+/// becomes are a gigabyte, of which two are there at once.
 const TILE: usize = 512;
 const OVERLAP: usize = 32;
 /// Most pixels of what the network makes: 400 megabytes.
