@@ -169,14 +169,7 @@ impl UNet {
         embedding.forward(&all.unsqueeze(0)?).map(Some)
     }
 
-    /// Latents `(b, h, w, in_channels)` of any size, with a time (0 to 1000 in published models, also
-    /// fractional) and a prompt for each of them, to `(b, h, w, out_channels)` in `f32`, with [`FreeU`] or
-    /// without.
-    ///
-    /// What comes out for a sample does not depend on the others.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if these do not fit the network or each other.
+    /// As [`forward_onto`](Self::forward_onto), with nothing added.
     #[cfg(test)]
     pub(crate) fn forward(
         &self,
@@ -188,7 +181,14 @@ impl UNet {
         self.forward_onto(latents, timesteps, prompts, freeu, None)
     }
 
-    /// As [`forward`](Self::forward), with `onto` `(b, h, w, channels)` added to what the first layer gives.
+    /// Latents `(b, h, w, in_channels)` of any size, with a time (0 to 1000 in published models, also
+    /// fractional) and a prompt for each of them, to `(b, h, w, out_channels)` in `f32`, with [`FreeU`] or
+    /// without, and with `onto` `(b, h, w, channels)` added to what the first layer gives, if it is there.
+    ///
+    /// What comes out for a sample does not depend on the others.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if these do not fit the network or each other.
     pub(crate) fn forward_onto(
         &self,
         latents: &Tensor,
