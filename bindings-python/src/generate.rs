@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
-use tagbrush::{
-    Control, GenerateRequest, Input, Outpaint, Performance, Unstyled, Upscale,
-};
+use tagbrush::{Control, GenerateRequest, Input, Outpaint, Performance, Unstyled, Upscale};
 
 use crate::errors::OrRaise;
 use crate::image_in::input;
@@ -135,30 +133,31 @@ impl GeneratePipeline {
 
 fn read(requests: Vec<Request<'_>>, n: usize) -> PyResult<(Vec<GenerateRequest>, Places)> {
     let mut places = Places::new(n);
-    let read = |(prompt, negative, image, seed, as_is, mask, sides, unstyled, larger): Request<'_>| {
-        let (mask, wrong) = match mask.map(|mask| input(&mask)).transpose()?.transpose() {
-            Ok(mask) => (mask, None),
-            Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+    let read =
+        |(prompt, negative, image, seed, as_is, mask, sides, unstyled, larger): Request<'_>| {
+            let (mask, wrong) = match mask.map(|mask| input(&mask)).transpose()?.transpose() {
+                Ok(mask) => (mask, None),
+                Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+            };
+            let (image, error) = match image.map(|image| input(&image)).transpose()?.transpose() {
+                Ok(image) => (image, None),
+                // The core refuses a picture of no bytes too, so outputs keep their numbers.
+                Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
+            };
+            places.add(error.or(wrong));
+            let mut request = GenerateRequest::new(prompt).negative_prompt(negative);
+            (request.image, request.seed, request.as_is) = (image, seed, as_is);
+            let (left, top, right, bottom) = sides;
+            request.outpaint = Outpaint { left, top, right, bottom };
+            request.mask = mask;
+            request.unstyled = unstyled.map(|(prompt, negative_prompt, styles)| Unstyled {
+                prompt,
+                negative_prompt,
+                styles,
+            });
+            request.upscale = larger.map(|larger| upscale(&larger)).transpose()?;
+            Ok(request)
         };
-        let (image, error) = match image.map(|image| input(&image)).transpose()?.transpose() {
-            Ok(image) => (image, None),
-            // The core refuses a picture of no bytes too, so outputs keep their numbers.
-            Err(error) => (Some(Input::Bytes(Vec::new())), Some(error)),
-        };
-        places.add(error.or(wrong));
-        let mut request = GenerateRequest::new(prompt).negative_prompt(negative);
-        (request.image, request.seed, request.as_is) = (image, seed, as_is);
-        let (left, top, right, bottom) = sides;
-        request.outpaint = Outpaint { left, top, right, bottom };
-        request.mask = mask;
-        request.unstyled = unstyled.map(|(prompt, negative_prompt, styles)| Unstyled {
-            prompt,
-            negative_prompt,
-            styles,
-        });
-        request.upscale = larger.map(|larger| upscale(&larger)).transpose()?;
-        Ok(request)
-    };
     let requests = requests.into_iter().map(read).collect::<PyResult<_>>()?;
     Ok((requests, places))
 }

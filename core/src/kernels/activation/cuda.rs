@@ -39,6 +39,7 @@ impl Activation {
             Self::QuickGelu => 3,
             Self::Silu => 4,
             Self::Relu => 5,
+            Self::LeakyRelu => 6,
         }
     }
 }

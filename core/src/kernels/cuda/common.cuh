@@ -66,7 +66,7 @@ __device__ __forceinline__ float power_of_two(float x) {
 }
 
 // The activation functions by the numbers that `activation/cuda.rs` gives them.
-enum Activation { IDENTITY, GELU_ERF, GELU_TANH, QUICK_GELU, SILU, RELU };
+enum Activation { IDENTITY, GELU_ERF, GELU_TANH, QUICK_GELU, SILU, RELU, LEAKY_RELU };
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + power_of_two(-LOG2_E * x)); }
 
@@ -81,6 +81,7 @@ __device__ __forceinline__ float activate(int activation, float x) {
     case QUICK_GELU: return x * sigmoid(1.702f * x);
     case SILU: return x * sigmoid(x);
     case RELU: return x < 0.0f ? 0.0f : x; // NaN stays NaN.
+    case LEAKY_RELU: return x < 0.0f ? 0.2f * x : x;
     default: return x;
     }
 }
