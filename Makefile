@@ -45,7 +45,7 @@ check-gpu:
 
 # Compares and measures on a device of NVIDIA's: docs/gpu.md. Builds with nvcc of PyPI's packages.
 gpu-check:
-	core/gpu/build.sh build --release -p tagbrush --features cuda,gpu-check --bin gpu-check
+	core/gpu/with-nvcc.sh cargo build --release -p tagbrush --features cuda,gpu-check --bin gpu-check
 	@program=$$(realpath $(or $(CARGO_TARGET_DIR),target/cuda/target)/release/gpu-check); \
 	if ls /dev/nvidia[0-9]* > /dev/null 2>&1; then $$program --output benches/results/gpu.json; \
 	else echo "no device here; on a machine with one: $$program --output gpu.json"; fi

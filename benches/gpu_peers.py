@@ -1,6 +1,6 @@
 """What PyTorch reaches on the device that `gpu-check` measures, with the same shapes and random weights.
 
-    core/gpu/build.sh build --release -p tagbrush --features cuda,gpu-check --bin gpu-check
+    core/gpu/with-nvcc.sh cargo build --release -p tagbrush --features cuda,gpu-check --bin gpu-check
     gpu-check --output gpu.json && python benches/gpu_peers.py gpu.json
 
 Both should run one after the other on the same idle machine. Needs torch with CUDA and timm; diffusers for edits and SDXL.

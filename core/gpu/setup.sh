@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts a compiler for CUDA where `build.sh` looks for it: nvcc of PyPI's packages, and libraries that load
+# Puts a compiler for CUDA where `with-nvcc.sh` looks for it: nvcc of PyPI's packages, and libraries that load
 # NVIDIA's when they are used. Needs Python 3, a C compiler and 0.5 GB; no driver, no device.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

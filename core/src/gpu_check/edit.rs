@@ -37,8 +37,8 @@ pub(super) fn compare(report: &mut Report, placements: [&Placement; 2]) -> Resul
     };
     let expected = values(Device::Cpu, Precision::F32)?;
     let mut section = Map::new();
-    // In bfloat16 a picture of several steps is another one in places: half the range is allowed.
-    for (placement, allowed) in placements.into_iter().zip([2e-3, 0.5]) {
+    // In bfloat16 some edges move.
+    for (placement, allowed) in placements.into_iter().zip([2e-3, 0.1]) {
         let found = values(placement.device(), placement.precision())?;
         let name = format!("demo edit, {placement}");
         let outcome = report.compare(&name, difference(&found, &expected), allowed);
