@@ -13,6 +13,8 @@ const TRAIN_TIMESTEPS: usize = 1000;
 const BETAS: [f64; 2] = [0.00085, 0.012];
 /// Every how many timesteps a network was distilled on for LCM and TCD: 50 are left of 1000.
 const DISTILLED_STRIDE: usize = 20;
+/// What a place may be below the middle of two timesteps and still count as the upper one: more than rounding loses.
+const MIDDLE: f64 = 1e-6;
 
 /// Sigmas of training, ascending, one every `stride` timesteps from `first` on.
 #[derive(Clone, Debug)]
@@ -96,9 +98,10 @@ impl Discrete {
     }
 
     /// The training timestep whose sigma is nearest by its logarithm. This is what networks are
-    /// told: they have seen no other.
+    /// told: they have seen no other. Of two that are as near it is the larger one, whatever logarithms
+    /// lose on this machine: timesteps at equal distances often lie in the middle.
     pub(crate) fn nearest_timestep(&self, sigma: f64) -> f64 {
-        self.timestep_at(self.place(sigma).round())
+        self.timestep_at((self.place(sigma) + MIDDLE).round())
     }
 
     fn timestep_at(&self, place: f64) -> f64 {

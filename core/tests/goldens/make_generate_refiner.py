@@ -2,7 +2,8 @@
 
 - `model/unet/` is the refiner's network, as published: it reads what the larger text encoder says, and is told a score.
 - `golden.json` has pictures by their options, `golden.safetensors` `picture.i`, their values, `(h, w, 3)` from 0 to 1. The steps are
-  Euler's, of which the first `switch` are the model's and all others the refiner's, in f32.
+  Euler's, of which the first `switch` are the model's and all others the refiner's, in f32. Both networks are told the nearest whole
+  time, of two that are as near the larger one, where diffusers tells them that between two: networks have seen no other.
 
     pip install -r requirements.txt && python make_generate_refiner.py
 """
@@ -20,9 +21,10 @@ from safetensors.torch import save_file
 
 OUT = pathlib.Path(__file__).resolve().parent / "generate-refiner"
 PICTURES = [
-    # Times between those of training are interpolated in another way by diffusers, so there are none.
     dict(prompt="a red cat", negative="bad", steps=10, cfg=5.0, seed=3, size=(64, 64), switch=5),
     dict(prompt="the sea", negative="", steps=4, cfg=1.0, seed=4, size=(128, 64), switch=3),
+    # Times between those of training, and one in the middle of two.
+    dict(prompt="a red cat", negative="bad", steps=9, cfg=5.0, seed=5, size=(64, 64), switch=5),
 ]
 SCORES = {"positive": 6.0, "negative": 2.5}
 
@@ -55,6 +57,7 @@ def main():
         x *= (1 + sigmas[0] ** 2) ** 0.5
         for step, time in enumerate(scheduler.timesteps):
             sigma, answers = sigmas[step], {}
+            time = torch.floor(time + 0.5)
             for side in sides:
                 text, pooled = encoded[side]
                 scaled = x / (1 + sigma**2) ** 0.5

@@ -158,6 +158,11 @@ fn sigmas_and_timesteps_convert_both_ways() {
     assert!(deviation(&found, &golden("of_sigmas")) < 1e-9, "{found:?}");
     let found: Vec<_> = sigmas.iter().map(|sigma| table.nearest_timestep(*sigma)).collect();
     assert_eq!(found, golden("nearest"));
+    for below in 0..999 {
+        let nearest = |t: f64| table.nearest_timestep(table.sigma(t)) - f64::from(below);
+        let places = [0.49, 0.5, 0.51].map(|part| nearest(f64::from(below) + part));
+        assert_eq!(places, [0.0, 1.0, 1.0], "{below}");
+    }
     for table in [table, Discrete::distilled()] {
         for t in [19.0, 25.5, 500.25, 998.0, 999.0] {
             assert!((table.timestep(table.sigma(t)) - t).abs() < 1e-9, "{t}");
