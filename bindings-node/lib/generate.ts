@@ -247,7 +247,8 @@ export class GeneratePipeline extends Pipeline {
    * file does not fit the model, what was applied before stays.
    *
    * Files for the denoising network, either text encoder and several of them are read: LoRA, LoCon, LoHa and LoKr in the
-   * keys of kohya, peft, diffusers, ComfyUI and latent diffusion.
+   * keys of kohya, peft, diffusers, ComfyUI and latent diffusion. A refiner takes the files that fit it: those of the model
+   * where it is another SDXL.
    */
   setLoras(loras: Iterable<PathLike | Lora>): Promise<void> {
     return run(

@@ -325,7 +325,8 @@ class GeneratePipeline(Pipeline):
         last bit.
 
         Files for the denoising network, either text encoder and several of them are read: LoRA, LoCon, LoHa
-        and LoKr in the keys of kohya, peft, diffusers, ComfyUI and latent diffusion.
+        and LoKr in the keys of kohya, peft, diffusers, ComfyUI and latent diffusion. A refiner takes the files
+        that fit it: those of the model where it is another SDXL.
 
         Args:
             loras: files, or pairs of a file and its scale.

@@ -133,7 +133,7 @@ pub fn lora(data: &[u8]) {
     let base = Weights::made(tensors.into(), "fuzz".to_owned(), &Device::Cpu, DType::F32).source();
     let Ok(file) = SafeTensorsFile::from_bytes(data.to_vec(), "fuzz") else { return };
     let networks = [(&Network::TRANSFORMER, base.clone()), (&Network::UNET, base.clone())];
-    let Ok(loras) = Lora::new(file, &networks) else { return };
+    let Ok(loras) = Lora::new(Arc::new(file), &networks) else { return };
     for lora in loras {
         if let Ok(adapted) = Adapted::new(base.clone(), vec![(Arc::new(lora), 0.5)]) {
             load_all(&adapted);

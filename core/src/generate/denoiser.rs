@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::options::{GenerateOptions, SizeGuidance};
-use super::refiner::Refiner;
+use super::refiner::Refining;
 use super::sharpen::sharpened;
 use crate::diffusion::{Branch, Denoiser, Evaluation, Question};
 use crate::models::sdxl::{Prompt, UNet};
@@ -52,8 +52,7 @@ enum Asked {
 pub(super) struct GenerateDenoiser<'a> {
     pub(super) unet: &'a UNet,
     pub(super) prediction: Prediction,
-    /// With the steps that are made before it.
-    pub(super) refiner: Option<(&'a Refiner, usize)>,
+    pub(super) refiner: Option<Refining<'a>>,
     pub(super) patched: Option<Patched<'a>>,
     pub(super) options: &'a GenerateOptions,
     /// Of each sample.
@@ -62,8 +61,8 @@ pub(super) struct GenerateDenoiser<'a> {
 
 impl GenerateDenoiser<'_> {
     /// The refiner, where a question is one for it.
-    fn refiner(&self, question: &Question<'_>) -> Option<&Refiner> {
-        self.refiner.and_then(|(refiner, first)| (question.step >= first).then_some(refiner))
+    fn refiner(&self, question: &Question<'_>) -> Option<&Refining<'_>> {
+        self.refiner.as_ref().filter(|refining| question.step >= refining.first)
     }
 
     fn asked(&self, evaluation: &Evaluation<'_>) -> Asked {
@@ -81,8 +80,8 @@ impl GenerateDenoiser<'_> {
     }
 
     fn preconditioning(&self, question: &Question<'_>) -> Preconditioning {
-        let refiner = self.refiner(question);
-        let prediction = refiner.map_or(self.prediction, |refiner| refiner.prediction);
+        let refining = self.refiner(question);
+        let prediction = refining.map_or(self.prediction, |refining| refining.refiner.prediction);
         self.options.scheduler.preconditioning(prediction, question.sigma)
     }
 
@@ -110,13 +109,13 @@ impl GenerateDenoiser<'_> {
 
     /// As [`answers`](Denoiser::answers), of evaluations that are all for one network.
     fn ask(&self, asked: Asked, evaluations: &[&Evaluation<'_>]) -> Result<Vec<Tensor>> {
-        let (unet, features) = match (asked, &self.patched, self.refiner) {
+        let (unet, features) = match (asked, &self.patched, &self.refiner) {
             (Asked::Patched, Some(patched), _) => {
                 let of = |e: &&Evaluation<'_>| patched.features.get(e.sample).cloned().flatten();
                 let features: Vec<_> = evaluations.iter().filter_map(of).collect();
                 (patched.unet, Some(Tensor::stack(&features, 0)?))
             }
-            (Asked::Refiner, _, Some((refiner, _))) => (&refiner.unet, None),
+            (Asked::Refiner, _, Some(refining)) => (&*refining.unet, None),
             _ => (self.unet, None),
         };
         let levels: Vec<_> =

@@ -164,6 +164,10 @@ impl GeneratePipeline {
     /// text encoder and for several of them are read, in the keys of kohya, peft, diffusers, ComfyUI and
     /// latent diffusion, with changes to linear layers and convolutions: LoRA, LoCon, LoHa and LoKr.
     ///
+    /// With a [refiner](LoadOptions::refiner), a file is for the network, for the refiner or for both: whichever has all
+    /// layers that it changes, in their shapes, takes it. Another SDXL as a refiner takes what the network takes; SDXL's own
+    /// refiner has layers of other shapes, and stays as it is.
+    ///
     /// Networks that are concerned are read again for the next picture.
     ///
     /// # Errors
@@ -171,7 +175,7 @@ impl GeneratePipeline {
     /// [`ModelInvalid`](ErrorKind::ModelInvalid) or [`Unsupported`](ErrorKind::Unsupported) if a key of
     /// it does not fit the model; what was applied before stays then.
     pub fn set_loras(&self, loras: &[Lora]) -> Result<()> {
-        self.0.networks.set_loras(loras, &self.0.running)
+        self.0.networks.set_loras(loras, self.0.refiner.as_ref(), &self.0.running)
     }
 
     /// Takes the files of Fooocus' inpaint engine, its head and its patch ([`LoadOptions::inpaint_head`]), in place of

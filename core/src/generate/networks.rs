@@ -8,16 +8,19 @@ use candle_core::DType;
 
 use super::parts::Part;
 use super::prompt::encode::TextEncoders;
+use super::refiner::Refiner;
 use crate::device::Placement;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::clip::{ClipTextConfig, ClipTextModel};
 use crate::models::sdxl::{InpaintHead, UNet, UnetConfig};
 use crate::options::Lora;
 use crate::tokens::clip::ClipTokenizer;
-use crate::weights::{Network, Patch, Patched, PickleFile, Slot, Source, Weights, apply_loras};
+use crate::weights::{
+    Network, Patch, Patched, PickleFile, Slot, Source, Weights, apply_loras, apply_loras_to_both,
+};
 
 /// A network, and what it is read from.
-struct Changeable<C, N> {
+pub(super) struct Changeable<C, N> {
     name: &'static str,
     kind: &'static Network,
     config: C,
@@ -28,10 +31,15 @@ struct Changeable<C, N> {
 }
 
 impl<C, N> Changeable<C, N> {
-    fn new(name: &'static str, kind: &'static Network, part: Part<C>) -> Self {
+    pub(super) fn new(name: &'static str, kind: &'static Network, part: Part<C>) -> Self {
         let Part { config, source: base } = part;
         let source = RwLock::new(Arc::clone(&base));
         Self { name, kind, config, base, source, network: Slot::default() }
+    }
+
+    /// What the network is without LoRAs, as they are applied to it.
+    fn base(&self) -> (&'static Network, Arc<dyn Source>) {
+        (self.kind, Arc::clone(&self.base))
     }
 
     /// Other tensors for the next time that the network is needed, unless nothing changes them and
@@ -44,7 +52,7 @@ impl<C, N> Changeable<C, N> {
         }
     }
 
-    fn get(
+    pub(super) fn get(
         &self,
         placement: &Placement,
         load: impl FnOnce(&C, &Weights) -> Result<N>,
@@ -112,25 +120,37 @@ impl Networks {
         }
     }
 
-    /// Applies LoRA files in place of those that were applied before. `running` keeps pictures from being
-    /// made meanwhile. Networks that these files do not concern, nor the last ones did, stay.
-    pub(super) fn set_loras(&self, loras: &[Lora], running: &Mutex<()>) -> Result<()> {
+    /// Applies LoRA files in place of those that were applied before, also to a refiner that they fit. `running`
+    /// keeps pictures from being made meanwhile. Networks that these files do not concern, nor the last ones
+    /// did, stay.
+    pub(super) fn set_loras(
+        &self,
+        loras: &[Lora],
+        refiner: Option<&Refiner>,
+        running: &Mutex<()>,
+    ) -> Result<()> {
         let wanted: Vec<InUse> = loras.iter().map(InUse::of).collect();
         if *self.in_use() == wanted {
             return Ok(());
         }
-        let bases = [
-            (self.unet.kind, Arc::clone(&self.unet.base)),
-            (self.small.kind, Arc::clone(&self.small.base)),
-            (self.large.kind, Arc::clone(&self.large.base)),
-        ];
+        let bases = [self.unet.base(), self.small.base(), self.large.base()];
         let files = loras.iter().map(|lora| (&*lora.file, lora.scale));
-        let sources = apply_loras(files, &bases)?;
+        let (sources, refined) = match refiner {
+            None => (apply_loras(files, &bases)?, None),
+            Some(refiner) => {
+                let network = &refiner.network;
+                let (sources, refined) = apply_loras_to_both(files, &bases, &network.base())?;
+                (sources, Some((network, refined)))
+            }
+        };
         let _not_while_running = running.lock().unwrap_or_else(PoisonError::into_inner);
         if let [unet, small, large] = &sources[..] {
             self.unet.set(Arc::clone(unet));
             self.small.set(Arc::clone(small));
             self.large.set(Arc::clone(large));
+        }
+        if let Some((network, refined)) = refined {
+            network.set(refined);
         }
         // It is made of the first one with its files.
         if let Some(inpaint) = self.inpaint_in_use() {

@@ -4,21 +4,21 @@
 //! only, so it takes that part of the states, and a score for beauty in place of the size that is asked for.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::metadata::ModelSource;
-use super::networks::network;
+use super::networks::Changeable;
 use super::parts::{PUBLISHED, PUBLISHED_REFINER, Part, SIZES, read, unet};
 use super::recipe::{SCHEDULER, prediction};
 use crate::device::{Placement, classify};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::sdxl::{Added, Prompt, UNet, UnetConfig};
 use crate::schedule::Prediction;
-use crate::weights::{Component, ModelDir, SingleFile};
+use crate::weights::{Component, ModelDir, Network, SingleFile, Weights};
 
 /// Scores for what is asked for and what is not, with which SDXL's refiner was trained.
 const SCORES: [f32; 2] = [6.0, 2.5];
@@ -68,11 +68,22 @@ impl fmt::Display for RefinerSwap {
 pub(super) struct Refiner {
     /// What metadata call it.
     pub(super) source: ModelSource,
-    pub(super) unet: UNet,
+    /// Where errors say that it is.
+    path: PathBuf,
+    pub(super) network: Changeable<UnetConfig, UNet>,
     pub(super) prediction: Prediction,
     /// Values of a token that it reads, from the end.
     width: usize,
     is_scored: bool,
+}
+
+/// A refiner that makes steps of a picture.
+#[derive(Clone)]
+pub(super) struct Refining<'a> {
+    pub(super) refiner: &'a Refiner,
+    pub(super) unet: Arc<UNet>,
+    /// The steps that are made before it.
+    pub(super) first: usize,
 }
 
 impl Refiner {
@@ -97,15 +108,28 @@ impl Refiner {
                 let message = "the refiner does not fit the model: only those of SDXL do";
                 return Err(Error::unsupported(message));
             }
-            let unet = network(&part.source, placement, placement.dtype(), "unet", |weights| {
-                UNet::load(config, &weights.root())
-            })?;
             let (source, is_scored) = (ModelSource::of(path), sizes == Some(SCORED));
-            Ok(Self { source, unet, prediction, width, is_scored })
+            let network = Changeable::new("unet", &Network::UNET, part);
+            Ok(Self { source, path: path.to_owned(), network, prediction, width, is_scored })
         };
-        load().context("refiner", path.display())
+        let refiner = load().context("refiner", path.display())?;
+        refiner.unet(placement)?;
+        Ok(refiner)
     }
 
+    /// The network, read if it is not there.
+    fn unet(&self, placement: &Placement) -> Result<Arc<UNet>> {
+        let load = |config: &UnetConfig, weights: &Weights| UNet::load(config, &weights.root());
+        self.network.get(placement, load).context("refiner", self.path.display())
+    }
+
+    /// The same, to go on after `first` steps.
+    pub(super) fn after(&self, first: usize, placement: &Placement) -> Result<Refining<'_>> {
+        Ok(Refining { refiner: self, unet: self.unet(placement)?, first })
+    }
+}
+
+impl Refining<'_> {
     /// A text for this network. `sizes` are those that the first one is told, and `is_positive` says which score
     /// belongs to it.
     pub(super) fn prompt(
@@ -115,11 +139,12 @@ impl Refiner {
         sizes: [f32; SIZES],
         is_positive: bool,
     ) -> Result<Prompt> {
+        let Refiner { width: taken, is_scored, .. } = *self.refiner;
         let scored = [sizes[0], sizes[1], sizes[2], sizes[3], SCORES[usize::from(!is_positive)]];
-        let sizes = if self.is_scored { &scored[..] } else { &sizes[..] };
+        let sizes = if is_scored { &scored[..] } else { &sizes[..] };
         let width = states.dim(1).map_err(|e| classify(e, "cannot prepare a prompt"))?;
         let part = states
-            .narrow(1, width - self.width, self.width)
+            .narrow(1, width - taken, taken)
             .and_then(|part| part.contiguous())
             .map_err(|e| classify(e, "cannot prepare a prompt"))?;
         self.unet.prompt(&part, Some(Added { pooled, sizes }))

@@ -13,7 +13,7 @@ use super::metadata::{Recipe, Setting};
 use super::options::{GenerateOptions, GenerateRequest, SizeGuidance, Start};
 use super::prompt::encode::{Conditioning, TextEncoders};
 use super::recipe::MULTIPLE;
-use super::refiner::{Refiner, RefinerSwap};
+use super::refiner::{RefinerSwap, Refining};
 use super::sample::{Masked, Sigmas};
 use super::{Generated, Model};
 use crate::control::{Control, Preview};
@@ -50,6 +50,8 @@ pub(super) struct Run<'a> {
     unet: Arc<UNet>,
     /// The inpaint engine, where it is needed.
     pub(super) inpaint: Option<(Arc<UNet>, Arc<InpaintHead>)>,
+    /// If it makes some of the steps.
+    refiner: Option<Refining<'a>>,
     pub(super) options: &'a GenerateOptions,
     /// The same for metadata.
     setting: Arc<Setting>,
@@ -95,12 +97,17 @@ pub(super) fn run(
         false => None,
     };
     let size = options.size.unwrap_or(model.training.size);
+    let steps_of_one = sigmas[0].len() - 1;
+    let first = (steps_of_one as f64 * options.refiner_switch).round_ties_even() as usize;
+    let refiner = model.refiner.as_ref().filter(|_| first < steps_of_one);
+    let refiner = refiner.map(|refiner| refiner.after(first, &model.placement)).transpose()?;
     let (steps_done, computed) = (0, 0);
     let mut run = Run {
         model,
         texts,
         unet,
         inpaint,
+        refiner,
         options,
         setting,
         size,
@@ -226,17 +233,10 @@ impl Run<'_> {
         let [emphasised, plain] = both(unet)?;
         let inpaint = self.inpaint.as_ref().filter(|_| is_patched);
         let patched = inpaint.map(|(unet, _)| both(unet)).transpose()?;
-        let refined = self.refiner().map(|(refiner, _)| {
-            refiner.prompt(&states, pooled, sizes(1.0), branch == Branch::Positive)
+        let refined = self.refiner.as_ref().map(|refining| {
+            refining.prompt(&states, pooled, sizes(1.0), branch == Branch::Positive)
         });
         Ok(SizedPrompt { emphasised, plain, refined: refined.transpose()?, patched })
-    }
-
-    /// The refiner and the steps before it, if it makes some.
-    fn refiner(&self) -> Option<(&Refiner, usize)> {
-        let steps = self.sigmas[0].len() - 1;
-        let first = (steps as f64 * self.options.refiner_switch).round_ties_even() as usize;
-        self.model.refiner.as_ref().filter(|_| first < steps).map(|refiner| (refiner, first))
     }
 
     /// The answer that needs nothing to be made.
@@ -303,7 +303,7 @@ impl Run<'_> {
         }
         let prompts = self.prompts(outputs)?;
         let prediction = model.prediction;
-        let refiner = self.model.refiner.as_ref().zip(self.refiner().map(|(_, first)| first));
+        let refiner = self.refiner.clone();
         let inpaint = self.inpaint.clone();
         let patched = inpaint.as_ref().map(|(unet, _)| Patched {
             unet,
@@ -311,8 +311,8 @@ impl Run<'_> {
             features: outputs.iter().map(|output| output.condition.features().cloned()).collect(),
         });
         // With a refiner it is that which goes on.
-        let patched = match (patched, refiner) {
-            (Some(patched), Some((_, first))) => Some(Patched { steps: first, ..patched }),
+        let patched = match (patched, &refiner) {
+            (Some(patched), Some(refining)) => Some(Patched { steps: refining.first, ..patched }),
             (patched, _) => patched,
         };
         let denoiser = GenerateDenoiser { unet, prediction, refiner, patched, options, prompts };
@@ -362,7 +362,7 @@ impl Run<'_> {
             })
             .map_err(|e| classify(e, "cannot lay out noise"))?;
         let noise = Noise::new(generator);
-        let first = self.refiner().map(|(_, first)| first).filter(|first| *first > 0);
+        let first = self.refiner.as_ref().map(|refining| refining.first).filter(|first| *first > 0);
         let (now, later) = match (options.refiner_swap, first) {
             (RefinerSwap::Separate, Some(first)) => {
                 (&sigmas[..=first], Some((sigmas[first..].to_vec(), first)))

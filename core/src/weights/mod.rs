@@ -34,7 +34,7 @@ mod wire;
 pub(crate) use checkpoint::{Scope, Source, Weights};
 pub(crate) use esrgan::open as open_upscaler;
 pub(crate) use hash::sha256;
-pub(crate) use lora::{Network, apply as apply_loras};
+pub(crate) use lora::{Network, apply as apply_loras, apply_to_both as apply_loras_to_both};
 pub(crate) use model_dir::ModelDir;
 pub(crate) use onnx::Imported;
 #[cfg(test)]

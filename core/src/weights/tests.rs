@@ -113,7 +113,7 @@ fn a_lora_lies_over_scaled_weights() {
         floats(&format!("{layer}.alpha"), &[], 1.0),
     ];
     let networks = [(&Network::TRANSFORMER, base.clone())];
-    let lora = Arc::new(Lora::new(file(&tensors, &[]), &networks).unwrap().remove(0));
+    let lora = Arc::new(Lora::new(Arc::new(file(&tensors, &[])), &networks).unwrap().remove(0));
     let adapted = Adapted::new(base.clone(), vec![(lora, -3.0)]).unwrap();
     let load = |source: &dyn Source| {
         values(&source.load("transformer_blocks.0.a.weight", DType::F32, &Device::Cpu).unwrap())

@@ -34,7 +34,12 @@ fn lora(case: &str) -> Lora {
 }
 
 fn pipeline() -> GeneratePipeline {
-    let options = LoadOptions::default().precision(Precision::F32);
+    pipeline_with(None)
+}
+
+fn pipeline_with(refiner: Option<&str>) -> GeneratePipeline {
+    let mut options = LoadOptions::default().precision(Precision::F32);
+    options.refiner = refiner.map(goldens);
     let model = goldens("generate-pipeline/model");
     GeneratePipeline::load(model.to_str().unwrap(), &options).unwrap()
 }
@@ -114,6 +119,8 @@ fn a_picture_with_a_lora_equals_the_reference() {
     assert_eq!(found.len(), expected.len());
     let beyond = found.iter().zip(&expected).filter(|(a, b)| (*a - *b).abs() > 1.0 / 255.0);
     let share = beyond.count() as f64 / found.len() as f64;
+    let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    println!("with a LoRA: worst {off}, beyond 1/255: {share}");
     assert!(share < 0.001, "{share} of the values are off");
     // The same changes under other names, and in two halves.
     for loras in [["kohya_ldm", "diffusers"], ["cp", "lokr"]] {
@@ -203,4 +210,102 @@ fn files_for_other_models_are_refused_by_name() {
         error.contains("lora_flat.safetensors") && error.contains("tensor=lora_unet_"),
         "{error}"
     );
+}
+
+fn unets(pipeline: &GeneratePipeline) -> [Arc<UNet>; 2] {
+    let refiner = pipeline.0.refiner.as_ref().unwrap().after(0, pipeline.placement());
+    [pipeline.0.networks.unet().unwrap(), refiner.unwrap().unet]
+}
+
+/// With the network itself as the refiner, all is as without one.
+#[test]
+fn another_model_as_a_refiner_takes_what_the_model_takes() {
+    let (alone, refined) = (pipeline(), pipeline_with(Some("generate-pipeline/model")));
+    let plain = picture(&alone);
+    for loras in [vec![lora("kohya")], vec![lora("lokr"), lora("processor").scale(-1.0)], vec![]] {
+        alone.set_loras(&loras).unwrap();
+        refined.set_loras(&loras).unwrap();
+        let expected = picture(&alone);
+        assert_eq!(expected == plain, loras.is_empty());
+        assert_eq!(picture(&refined), expected);
+    }
+    // A file that neither takes changes nothing.
+    refined.set_loras(&[lora("kohya")]).unwrap();
+    let (before, strong) = (unets(&refined), picture(&refined));
+    let other = Lora::new(goldens("edit-formats/lora_flat.safetensors"));
+    let error = refined.set_loras(&[lora("loha"), other]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ModelInvalid, "{error}");
+    assert!(error.to_string().contains("lora_flat.safetensors"), "{error}");
+    assert!(before.iter().zip(unets(&refined)).all(|(a, b)| Arc::ptr_eq(a, &b)));
+    assert_eq!(picture(&refined), strong);
+}
+
+#[test]
+fn a_refiner_with_layers_of_other_shapes_takes_files_of_its_own_only() {
+    let pipeline = pipeline_with(Some("generate-refiner/model"));
+    let plain = picture(&pipeline);
+    let [network, refiner] = unets(&pipeline);
+    pipeline.set_loras(&[lora("kohya")]).unwrap();
+    let changed = unets(&pipeline);
+    assert!(!Arc::ptr_eq(&changed[0], &network) && Arc::ptr_eq(&changed[1], &refiner));
+    let with_lora = picture(&pipeline);
+    assert_ne!(with_lora, plain);
+
+    // A file for the refiner, one layer of which the network has in another shape, and for a text encoder.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("refiner.safetensors");
+    let base = Arc::clone(&pipeline.0.refiner.as_ref().unwrap().network.base);
+    let shape = base.shape("conv_in.weight").unwrap();
+    assert_ne!(Some(&shape), pipeline.0.networks.unet.base.shape("conv_in.weight").as_ref());
+    let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
+    let random = |shape: &[usize]| Tensor::randn(0f32, 0.3, shape, &Device::Cpu).unwrap();
+    let (down, up) = (random(&[2, shape[1], shape[2], shape[3]]), random(&[rows, 2, 1, 1]));
+    let (text_down, text_up) = (random(&[2, 24]), random(&[24, 2]));
+    let write = |layer: &str| {
+        let text = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj";
+        let tensors = [
+            (format!("{layer}.lora_down.weight"), down.clone()),
+            (format!("{layer}.lora_up.weight"), up.clone()),
+            (format!("{text}.lora_down.weight"), text_down.clone()),
+            (format!("{text}.lora_up.weight"), text_up.clone()),
+        ];
+        let tensors = std::collections::HashMap::from(tensors);
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+    };
+    write("lora_unet_conv_in");
+    let own = Lora::new(&file).scale(0.5);
+    pipeline.set_loras(std::slice::from_ref(&own)).unwrap();
+    let source = Arc::clone(&*pipeline.0.refiner.as_ref().unwrap().network.source.read().unwrap());
+    let load =
+        |source: &Arc<dyn Source>| source.load("conv_in.weight", DType::F32, &Device::Cpu).unwrap();
+    let change = up.reshape((rows, 2)).unwrap();
+    let change = change.matmul(&down.reshape((2, columns)).unwrap()).unwrap();
+    let change = change.reshape(&*shape).unwrap();
+    let expected = values(&(load(&base) + (change * 0.5).unwrap()).unwrap());
+    let off = values(&load(&source))
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0f32, f32::max);
+    assert!(off < 1e-6, "{off}");
+    let query = "text_encoder/encoder.layers.0.self_attn.q_proj.weight";
+    let small = &pipeline.0.networks.small.base;
+    let name = small.names().into_iter().find(|name| name.ends_with(&query[13..])).unwrap();
+    let before = values(&small.load(&name, DType::F32, &Device::Cpu).unwrap());
+    assert_ne!(weight(&pipeline.0.networks, &format!("text_encoder/{name}")), before);
+    assert!(Arc::ptr_eq(
+        &*pipeline.0.networks.unet.source.read().unwrap(),
+        &pipeline.0.networks.unet.base
+    ));
+    let with_own = picture(&pipeline);
+    assert_ne!(with_own, plain);
+    // Each network has its own file.
+    pipeline.set_loras(&[lora("kohya"), own]).unwrap();
+    let both = picture(&pipeline);
+    assert!(both != with_own && both != with_lora);
+    pipeline.set_loras(&[]).unwrap();
+    assert_eq!(picture(&pipeline), plain);
+    write("lora_unet_no_layer");
+    let error = pipeline.set_loras(&[Lora::new(&file)]).unwrap_err();
+    assert!(error.to_string().contains("lora_unet_no_layer"), "{error}");
 }

@@ -26,7 +26,7 @@ use self::layers::{Layers, unknown};
 use self::notes::Notes;
 use super::checkpoint::Source;
 use super::safetensors::SafeTensorsFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use self::adapted::Adapted;
 pub(crate) use self::layers::Network;
@@ -47,15 +47,66 @@ pub(crate) fn apply<'a>(
     files: impl IntoIterator<Item = (&'a Path, f64)>,
     networks: &[Base],
 ) -> Result<Vec<Arc<dyn Source>>> {
-    let mut loras: Vec<Vec<(Arc<Lora>, f64)>> = networks.iter().map(|_| Vec::new()).collect();
+    let mut loras: Vec<Changes> = networks.iter().map(|_| Vec::new()).collect();
     for (path, scale) in files {
         adapted::check_scale(scale).map_err(|e| e.with("file", path.display()))?;
-        for (of_network, lora) in loras.iter_mut().zip(Lora::open(path, networks)?) {
-            if scale != 0.0 && !lora.changes.is_empty() {
-                of_network.push((Arc::new(lora), scale));
-            }
+        add(&mut loras, Lora::open(path, networks)?, scale);
+    }
+    adapted_all(networks, loras)
+}
+
+/// As [`apply`], for a model that has a second network beside the first one: the tensors of `networks`, and those of
+/// `second`.
+///
+/// As in Fooocus, each of the two takes the files that fit it. One that fits either of them is right; a network that has
+/// not all of the layers that a file changes, in their shapes, takes nothing of it.
+pub(crate) fn apply_to_both<'a>(
+    files: impl IntoIterator<Item = (&'a Path, f64)>,
+    networks: &[Base],
+    second: &Base,
+) -> Result<(Vec<Arc<dyn Source>>, Arc<dyn Source>)> {
+    // The second network in the place of the first one, with what is beside it.
+    let others: Vec<Base> = [second].into_iter().chain(networks.iter().skip(1)).cloned().collect();
+    let mut loras: Vec<Changes> = networks.iter().map(|_| Vec::new()).collect();
+    let mut of_second: Vec<Changes> = vec![Vec::new()];
+    for (path, scale) in files {
+        adapted::check_scale(scale).map_err(|e| e.with("file", path.display()))?;
+        let file = Arc::new(SafeTensorsFile::open(path)?);
+        // Why a file does not fit the second network is said only where it does not fit the first one either,
+        // and then of that one.
+        let mut fits_second = Lora::new(Arc::clone(&file), &others).ok().unwrap_or_default();
+        let beside = fits_second.split_off(fits_second.len().min(1));
+        let changes_second = fits_second.iter().any(|lora| !lora.changes.is_empty());
+        match Lora::new(file, networks) {
+            Ok(fits) => add(&mut loras, fits, scale),
+            Err(_) if changes_second => add(loras.iter_mut().skip(1), beside, scale),
+            Err(error) => return Err(error.with("file", path.display())),
+        }
+        add(&mut of_second, fits_second, scale);
+    }
+    let second = adapted_all(std::slice::from_ref(second), of_second)?.pop();
+    let second = second.ok_or_else(|| Error::new(ErrorKind::Internal, "a network was lost"))?;
+    Ok((adapted_all(networks, loras)?, second))
+}
+
+/// The changes of one network, in order, and how strongly they are applied.
+type Changes = Vec<(Arc<Lora>, f64)>;
+
+/// Adds what a file changes in each network.
+fn add<'a>(
+    changes: impl IntoIterator<Item = &'a mut Changes>,
+    loras: impl IntoIterator<Item = Lora>,
+    scale: f64,
+) {
+    for (of_network, lora) in changes.into_iter().zip(loras) {
+        if scale != 0.0 && !lora.changes.is_empty() {
+            of_network.push((Arc::new(lora), scale));
         }
     }
+}
+
+/// The tensors of each network with its changes.
+fn adapted_all(networks: &[Base], loras: Vec<Changes>) -> Result<Vec<Arc<dyn Source>>> {
     let sources = networks.iter().zip(loras).map(|((_, base), loras)| {
         let base = Arc::clone(base);
         Ok(if loras.is_empty() { base } else { Arc::new(Adapted::new(base, loras)?) as Arc<_> })
@@ -67,12 +118,12 @@ impl Lora {
     /// Opens the file at `path`, which is for networks whose tensors are in `networks`: what it changes
     /// in each of them.
     pub(crate) fn open(path: &Path, networks: &[Base]) -> Result<Vec<Self>> {
-        let file = SafeTensorsFile::open(path)?;
+        let file = Arc::new(SafeTensorsFile::open(path)?);
         Self::new(file, networks).map_err(|e| e.with("file", path.display()))
     }
 
     /// As [`open`](Self::open), of a file that is open.
-    pub(crate) fn new(file: SafeTensorsFile, networks: &[Base]) -> Result<Vec<Self>> {
+    pub(crate) fn new(file: Arc<SafeTensorsFile>, networks: &[Base]) -> Result<Vec<Self>> {
         let layers = networks.iter().map(|(network, base)| Layers::of(&**base, network));
         let layers = layers.collect::<Result<Vec<_>>>()?;
         let mut found: Vec<BTreeMap<String, Found>> = vec![BTreeMap::new(); networks.len()];
@@ -92,7 +143,6 @@ impl Lora {
         if found.iter().all(BTreeMap::is_empty) {
             return Err(Error::model_invalid("the LoRA file is empty"));
         }
-        let file = Arc::new(file);
         let all = networks.iter().zip(found).map(|((network, base), found)| {
             let notes = Notes::read(&file, network.notes)?;
             let changes = found.into_iter().map(|(weight, found)| {

@@ -123,7 +123,7 @@ fn every_linear_layer_is_found_in_every_spelling() {
 fn small(tensors: &[Stored], notes: &[(&str, &str)]) -> Result<Lora> {
     let base = file(&[floats("a.b.weight", &[3, 2], 1.0), floats("a.b.bias", &[3], 1.0)], &[]);
     let networks = [(&Network::TRANSFORMER, Arc::new(base) as Arc<dyn Source>)];
-    Lora::new(file(tensors, notes), &networks).map(|mut loras| loras.remove(0))
+    Lora::new(Arc::new(file(tensors, notes)), &networks).map(|mut loras| loras.remove(0))
 }
 
 fn pair() -> Vec<Stored> {
