@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tagbrush::{SamplerKind, Scheduler};
+
 /// The floor of every top-level module. Imports go down, or stay inside a module.
 const FLOORS: &[(&str, u8)] = &[
     ("error", 0),
@@ -172,4 +174,28 @@ fn every_module_has_its_floor_in_the_document() {
         let line = text.lines().find(|line| line.starts_with(&format!("{floor}  ")));
         assert!(line.is_some_and(|line| line.contains(name)), "floor {floor}, `{name}`");
     }
+}
+
+/// `docs/parity.md` claims nothing that no test checks.
+#[test]
+fn tests_that_the_document_on_parity_names_exist() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/parity.md");
+    let text = fs::read_to_string(path).unwrap();
+    let sources: Vec<String> = files().into_iter().map(|(_, text)| text).collect();
+    let is_there = |name: &str| {
+        let test = format!("#[test]\nfn {name}()");
+        sources.iter().any(|text| text.replace("\n    ", "\n").contains(&test))
+    };
+    // What is quoted and has two underscores or more is a test, if it is no sampler and no scheduler.
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_name = |word: &&str| {
+        word.matches('_').count() >= 2
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && word.parse::<SamplerKind>().is_err()
+            && word.parse::<Scheduler>().is_err()
+    };
+    let names: Vec<&str> = quoted.filter(is_name).collect();
+    assert!(names.len() >= 25, "{names:?}");
+    let missing: Vec<_> = names.into_iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
 }

@@ -95,6 +95,7 @@ mod tests {
             let found = sharpened(&tensor("x"), &tensor("seen"), 200.0, 0.7).unwrap();
             let off = (found - tensor("sharpened")).unwrap().abs().unwrap();
             let off = off.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            println!("{case}: {off:.1e}");
             assert!(off < 2e-6, "{case} is off by {off}");
         }
     }

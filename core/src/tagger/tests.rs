@@ -70,6 +70,7 @@ fn allowed(tolerance: f32) -> f32 {
 fn networks_equal_timm() {
     let mut report = Vec::new();
     let mut failed = false;
+    let mut most = (0f32, 0f32);
     let folders = folders("timm");
     assert!(folders.len() >= 30);
     for folder in folders {
@@ -95,6 +96,7 @@ fn networks_equal_timm() {
             Ok((features, logits)) => {
                 let features = difference(&features, &rows(&golden["features"]));
                 let logits = difference(&logits, &rows(&golden["logits"]));
+                most = (most.0.max(features), most.1.max(logits));
                 if features <= allowed(1e-5) && logits <= allowed(1e-5) {
                     continue;
                 }
@@ -104,6 +106,7 @@ fn networks_equal_timm() {
         failed = true;
         report.push(format!("{name}: {line}"));
     }
+    println!("features at most {:.1e} off, logits {:.1e}", most.0, most.1);
     assert!(!failed, "\n{}", report.join("\n"));
 }
 
@@ -150,6 +153,7 @@ fn onnx_graphs_equal_onnxruntime() {
             continue;
         }
         let difference = difference_to_onnxruntime(&folder, &folder);
+        println!("{}: {difference:.1e}", folder.file_name().unwrap().to_string_lossy());
         if difference.is_nan() || difference > allowed(1e-5) {
             report.push(format!("{}: {difference:e}", folder.display()));
         }
@@ -174,6 +178,7 @@ fn saved_models_equal_onnxruntime() {
             std::fs::copy(path, to).unwrap();
         }
         let difference = difference_to_onnxruntime(copy.path(), folder);
+        println!("{}: {difference:.1e}", folder.file_name().unwrap().to_string_lossy());
         assert!(difference < allowed(1e-5), "{}: {difference:e}", folder.display());
     }
 }

@@ -56,16 +56,21 @@ fn every_layer_computes_what_transformers_does() {
         let config = config(name);
         assert_eq!(config.num_hidden_layers, layers);
         let model = load(name, &config, DType::F32);
+        let mut most = 0f32;
         for skipped in 0..layers {
             let found = model.encode(&prompts(), skipped).unwrap();
             let expected = golden(&format!("{name}.states.{}", layers - skipped));
             let worst = difference(&found.states, &expected);
             assert!(worst <= tolerance(), "{name} without {skipped} layers differs by {worst}");
+            most = most.max(worst);
             let worst = difference(&found.pooled, &golden(&format!("{name}.pooled")));
+            most = most.max(worst);
             assert!(worst <= tolerance(), "the vectors of {name} differ by {worst}");
         }
+        println!("{name}: {most:.1e}");
         let low = load(name, &config, DType::BF16).encode(&prompts(), 1).unwrap();
         let worst = difference(&low.states, &golden(&format!("{name}.states.{}", layers - 1)));
+        println!("{name} in bf16: {worst:.1e}");
         assert!((1e-5..=0.03).contains(&worst), "{name} in bf16 differs by {worst}");
     }
 }

@@ -49,6 +49,7 @@ fn pictures_equal_imgutils() {
         let off = found.iter().zip(expected.pixels()).map(|(a, b)| a.abs_diff(*b));
         let (most, many) =
             off.fold((0, 0), |(most, many), off| (off.max(most), many + usize::from(off > 1)));
+        println!("{}: at most {most} off", case.expected);
         // At most 1 off on 99.9 % of the values, at most 2 anywhere.
         if found.len() != expected.pixels().len() || most > 2 || many * 1000 > found.len() {
             failures.push(format!("{}: {many} values off, at most {most}", case.expected));

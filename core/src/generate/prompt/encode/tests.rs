@@ -45,6 +45,7 @@ fn check(found: &Tensor, expected: &Tensor, what: &str) {
     let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let off = values(found).into_iter().zip(values(expected)).map(|(a, b)| (a - b).abs());
     let off = off.fold(0.0, f32::max);
+    println!("{what}: {off:.1e}");
     // Of values up to 9. More where operands are split: some prompts are scaled up by their means, which makes the
     // other order of sums with AVX-512 5.6e-5, too.
     let tolerance = if crate::cpu_kernels().unwrap().contains("split") { 5e-4 } else { 1e-4 };
