@@ -2,8 +2,10 @@
 //! failure stays one failure.
 
 mod heap;
+mod passes;
 mod plan;
 mod stream;
 
+pub(crate) use passes::Passes;
 pub(crate) use plan::{batch_size, in_groups};
 pub(crate) use stream::{Stage, Stream};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+use crate::batch::Passes;
 use crate::control::Control;
 use crate::diffusion::{Branch, Denoiser, Evaluation, keeping_length};
 use crate::models::qwen_image::{
@@ -54,6 +55,7 @@ pub(super) struct EditDenoiser<'a> {
     control: &'a Control,
     /// The layout of the last batch: the next step is laid out alike.
     layout: RefCell<Option<(Key, Arc<Layout>)>>,
+    passes: Passes,
 }
 
 impl<'a> EditDenoiser<'a> {
@@ -62,8 +64,9 @@ impl<'a> EditDenoiser<'a> {
         config: &'a TransformerConfig,
         inputs: Vec<Input<'a>>,
         control: &'a Control,
+        passes: Passes,
     ) -> Self {
-        Self { network, config, inputs, control, layout: RefCell::new(None) }
+        Self { network, config, inputs, control, layout: RefCell::new(None), passes }
     }
 
     fn layout(&self, evaluations: &[Evaluation<'_>], near: &Tensor) -> Result<Arc<Layout>> {
@@ -107,7 +110,10 @@ impl Denoiser for EditDenoiser<'_> {
             modulations.push(modulation);
         }
         let (image, text) = (Tensor::cat(&image, 0)?, Tensor::cat(&text, 0)?);
-        let all = self.network.forward(&image, &text, &layout, &modulations, self.control)?;
+        let (network, control) = (self.network, self.control);
+        let pass = || network.forward(&image, &text, &layout, &modulations, control);
+        // Blocks are read by threads outside the pool.
+        let all = if network.is_in_memory() { self.passes.run(pass) } else { pass() }?;
         let mut start = 0;
         let parts = evaluations.iter().map(|evaluation| {
             let rows = evaluation.question.latents.dims()[0];

@@ -13,6 +13,7 @@ use super::prepare::Batch;
 use super::request::{EditOptions, EditRequest, Resolved};
 use super::room::Room;
 use super::{Edited, Model};
+use crate::batch::Passes;
 use crate::control::{Control, Preview};
 use crate::device::{Precision, classify};
 use crate::diffusion::{FlowEuler, LatentColours, Sample, Step, denoise, picture, runs};
@@ -246,7 +247,8 @@ impl Run<'_> {
             inputs.push((*condition, Arc::clone(modulations)));
         }
         let config = &model.transformer_config;
-        let denoiser = EditDenoiser::new(&network, config, inputs, self.control);
+        let passes = Passes::new(model.placement.device());
+        let denoiser = EditDenoiser::new(&network, config, inputs, self.control, passes);
         let (control, n) = (self.control, self.options.n);
         let steps = self.resolved.recipe.steps;
         let colours = control.has_preview().then(|| model.colours()).transpose()?;

@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 use super::options::{GenerateOptions, SizeGuidance};
 use super::refiner::Refining;
 use super::sharpen::sharpened;
+use crate::batch::Passes;
 use crate::diffusion::{Branch, Denoiser, Evaluation, Question};
 use crate::models::sdxl::{Prompt, UNet};
 use crate::schedule::{Preconditioning, Prediction};
@@ -57,6 +58,7 @@ pub(super) struct GenerateDenoiser<'a> {
     pub(super) options: &'a GenerateOptions,
     /// Of each sample.
     pub(super) prompts: Vec<Prompts>,
+    pub(super) passes: Passes,
 }
 
 impl GenerateDenoiser<'_> {
@@ -127,15 +129,11 @@ impl GenerateDenoiser<'_> {
         let prompts = evaluations.iter().zip(&levels);
         let prompts: Vec<_> =
             prompts.map(|(e, level)| self.prompt(e, level.c_noise)).collect::<Result<_>>()?;
-        let answers = unet
-            .forward_onto(
-                &Tensor::stack(&scaled, 0)?,
-                &times,
-                &prompts,
-                self.options.freeu.filter(|_| asked != Asked::Refiner),
-                features.as_ref(),
-            )
-            .map_err(candle_core::Error::wrap)?;
+        let latents = Tensor::stack(&scaled, 0)?;
+        let freeu = self.options.freeu.filter(|_| asked != Asked::Refiner);
+        let features = features.as_ref();
+        let pass = || unet.forward_onto(&latents, &times, &prompts, freeu, features);
+        let answers = self.passes.run(pass).map_err(candle_core::Error::wrap)?;
         evaluations
             .iter()
             .zip(levels)

@@ -16,6 +16,7 @@ use super::recipe::MULTIPLE;
 use super::refiner::{RefinerSwap, Refining};
 use super::sample::{Masked, Sigmas};
 use super::{Generated, Model};
+use crate::batch::Passes;
 use crate::control::{Control, Preview};
 use crate::device::classify;
 use crate::diffusion::{Branch, LatentColours, Sample, Step, denoise, picture, runs};
@@ -315,7 +316,9 @@ impl Run<'_> {
             (Some(patched), Some(refining)) => Some(Patched { steps: refining.first, ..patched }),
             (patched, _) => patched,
         };
-        let denoiser = GenerateDenoiser { unet, prediction, refiner, patched, options, prompts };
+        let passes = Passes::new(model.placement.device());
+        let denoiser =
+            GenerateDenoiser { unet, prediction, refiner, patched, options, prompts, passes };
         let colours = control.has_preview().then(|| model.colours()).transpose()?;
         let (n, steps) = (options.n, self.sigmas[0].len() - 1);
         let mut watch = |step: &Step<'_>| {

@@ -66,6 +66,11 @@ impl<B: Send + Sync> Blocks<B> {
         Ok(Self { kept, count, scope: scope.clone(), load: Arc::new(load) })
     }
 
+    /// Whether all blocks stay in memory and are there.
+    pub(crate) fn are_in_memory(&self) -> bool {
+        self.kept.len() == self.count && self.kept.iter().all(|block| block.get().is_some())
+    }
+
     /// Calls `run` with every block and its number. While one runs, the next one that is not in memory
     /// is read.
     pub(crate) fn for_each(&self, mut run: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
@@ -127,6 +132,7 @@ mod tests {
         for keep in [0, 1, 3, 5, usize::MAX].map(Keep::First).into_iter().chain([Keep::All]) {
             let weights = weights(0..5);
             let blocks = load(&weights, keep).unwrap();
+            assert_eq!(blocks.are_in_memory(), keep == Keep::All);
             for _ in 0..2 {
                 let mut seen = Vec::new();
                 let run = blocks.for_each(|i, block| {
@@ -136,6 +142,8 @@ mod tests {
                 run.unwrap();
                 assert_eq!(seen, [0, 1, 2, 3, 4].map(|i| (i, i)));
             }
+            let stay = !matches!(keep, Keep::First(0..5));
+            assert_eq!(blocks.are_in_memory(), stay, "{keep:?}");
             let mut count = 0;
             let stopped = blocks.for_each(|i, _| {
                 count += 1;

@@ -48,6 +48,11 @@ impl QwenImageTransformer {
         })
     }
 
+    /// Whether a pass reads nothing from files.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.blocks.are_in_memory()
+    }
+
     /// Whether a checkpoint's tensor is one that neither the network nor its modulation takes.
     pub(crate) fn is_unused(config: &TransformerConfig, name: &str) -> bool {
         Block::is_unused(name, config.num_layers)
