@@ -135,22 +135,18 @@ impl Networks {
         }
         let bases = [self.unet.base(), self.small.base(), self.large.base()];
         let files = loras.iter().map(|lora| (&*lora.file, lora.scale));
-        let (sources, refined) = match refiner {
-            None => (apply_loras(files, &bases)?, None),
-            Some(refiner) => {
-                let network = &refiner.network;
-                let (sources, refined) = apply_loras_to_both(files, &bases, &network.base())?;
-                (sources, Some((network, refined)))
-            }
+        let sources = match refiner {
+            None => apply_loras(files, &bases)?,
+            Some(refiner) => apply_loras_to_both(files, &bases, &refiner.network.base())?,
         };
         let _not_while_running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let [unet, small, large] = &sources[..] {
+        if let [unet, small, large, rest @ ..] = &sources[..] {
             self.unet.set(Arc::clone(unet));
             self.small.set(Arc::clone(small));
             self.large.set(Arc::clone(large));
-        }
-        if let Some((network, refined)) = refined {
-            network.set(refined);
+            if let (Some(refiner), [refined]) = (refiner, rest) {
+                refiner.network.set(Arc::clone(refined));
+            }
         }
         // It is made of the first one with its files.
         if let Some(inpaint) = self.inpaint_in_use() {

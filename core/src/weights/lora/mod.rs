@@ -26,7 +26,7 @@ use self::layers::{Layers, unknown};
 use self::notes::Notes;
 use super::checkpoint::Source;
 use super::safetensors::SafeTensorsFile;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 pub(crate) use self::adapted::Adapted;
 pub(crate) use self::layers::Network;
@@ -56,7 +56,7 @@ pub(crate) fn apply<'a>(
 }
 
 /// As [`apply`], for a model that has a second network beside the first one: the tensors of `networks`, and those of
-/// `second`.
+/// `second`, which come last.
 ///
 /// As in Fooocus, each of the two takes the files that fit it. One that fits either of them is right; a network that has
 /// not all of the layers that a file changes, in their shapes, takes nothing of it.
@@ -64,7 +64,7 @@ pub(crate) fn apply_to_both<'a>(
     files: impl IntoIterator<Item = (&'a Path, f64)>,
     networks: &[Base],
     second: &Base,
-) -> Result<(Vec<Arc<dyn Source>>, Arc<dyn Source>)> {
+) -> Result<Vec<Arc<dyn Source>>> {
     // The second network in the place of the first one, with what is beside it.
     let others: Vec<Base> = [second].into_iter().chain(networks.iter().skip(1)).cloned().collect();
     let mut loras: Vec<Changes> = networks.iter().map(|_| Vec::new()).collect();
@@ -84,9 +84,9 @@ pub(crate) fn apply_to_both<'a>(
         }
         add(&mut of_second, fits_second, scale);
     }
-    let second = adapted_all(std::slice::from_ref(second), of_second)?.pop();
-    let second = second.ok_or_else(|| Error::new(ErrorKind::Internal, "a network was lost"))?;
-    Ok((adapted_all(networks, loras)?, second))
+    let mut sources = adapted_all(networks, loras)?;
+    sources.extend(adapted_all(std::slice::from_ref(second), of_second)?);
+    Ok(sources)
 }
 
 /// The changes of one network, in order, and how strongly they are applied.
