@@ -61,7 +61,13 @@ impl Process {
 
     /// Status and body of a request for a job.
     fn ask(&self, steps: usize) -> (u16, Value) {
+        self.ask_for("64x64", steps)
+    }
+
+    /// The same for pictures of a size.
+    fn ask_for(&self, size: &str, steps: usize) -> (u16, Value) {
         let form = Form::default()
+            .text("size", size)
             .text("prompt", "make the background blue")
             .file("images", &png(1))
             .text("num_inference_steps", &steps.to_string())
@@ -104,7 +110,8 @@ fn h16_a_signal_lets_work_end_and_a_second_one_does_not() {
     assert_eq!(status.as_deref(), Some("finished"));
     drop(db);
     let server = Process::start(folder.path(), "");
-    let endless: Vec<_> = (0..50).map(|_| server.ask(1000).1["task_id"].clone()).collect();
+    let ask = |_| server.ask_for("256x256", 1000).1["task_id"].clone();
+    let endless: Vec<_> = (0..50).map(ask).collect();
     server.until_running(&endless[0]);
     let start = Instant::now();
     server.terminate();
