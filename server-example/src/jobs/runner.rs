@@ -262,10 +262,18 @@ async fn made(app: &App, job: &Job, handle: &mut Handle, live: &Live) -> End {
                 biased;
                 // At once, whatever else is made in the same run.
                 wish = async { wish.wait_for(|wish| *wish != Wish::None).await.map(|wish| *wish) } => {
-                    return match wish {
-                        Ok(Wish::Stop) => made.all().await.map_or_else(End::Failed, End::Stopped),
-                        _ => End::Cancelled,
-                    };
+                    if !matches!(wish, Ok(Wish::Stop)) {
+                        return End::Cancelled;
+                    }
+                    // Those that are there already are kept.
+                    while let Ok((index, picture)) = results.try_recv() {
+                        // Those that were skipped are not.
+                        let Ok(picture) = picture else { continue };
+                        if let Err(Some(error)) = made.add(index, Ok(picture)).await {
+                            return End::Failed(error);
+                        }
+                    }
+                    return made.all().await.map_or_else(End::Failed, End::Stopped);
                 }
                 began = async { stage.wait_for(|stage| stage.is_running).await.is_ok() }, if !is_begun => {
                     is_begun = true;
