@@ -199,3 +199,10 @@ fn tests_that_the_document_on_parity_names_exist() {
     let missing: Vec<_> = names.into_iter().filter(|name| !is_there(name)).collect();
     assert!(missing.is_empty(), "no such tests: {missing:?}");
 }
+
+#[test]
+fn cargo_run_is_the_command_line_tool() {
+    // There is a second program; without this line the README's first command fails.
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    assert!(fs::read_to_string(manifest).unwrap().contains("default-run = \"tagbrush\""));
+}
