@@ -36,8 +36,7 @@ pub(crate) fn compare(
         let found = there(&|| cases(device, dtype, dtype))?;
         for (expected, found) in expected.into_iter().zip(found) {
             let values = found.values.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-            let most = |x: &Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
-            let off = most(&(&values - &expected.values)?)? / most(&expected.values)?;
+            let off = largest(&(&values - &expected.values)?)? / largest(&expected.values)?;
             outcomes.push(Outcome { name: format!("{} {dtype:?}", found.name), off, allowed });
         }
     }
@@ -148,8 +147,14 @@ fn cases(device: &Device, rounded: DType, dtype: DType) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// The largest size of a value. What is no number stays: the tensor library's `max` passes it over.
+pub(super) fn largest(x: &Tensor) -> Result<f32> {
+    let more = |most: f32, x: f32| if x.abs() > most || x.is_nan() { x.abs() } else { most };
+    Ok(x.flatten_all()?.to_vec1::<f32>()?.into_iter().fold(0.0, more))
+}
+
 /// Reproducible values of -1 to 1.
-fn values(shape: &[usize], seed: u64) -> Result<Tensor> {
+pub(super) fn values(shape: &[usize], seed: u64) -> Result<Tensor> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let count = shape.iter().product();
     let next = |_| {
@@ -165,6 +170,16 @@ fn values(shape: &[usize], seed: u64) -> Result<Tensor> {
 mod tests {
     use super::super::testing::emulated;
     use super::*;
+
+    #[test]
+    fn what_is_no_number_is_never_close() {
+        for place in [0, 1, 2] {
+            let mut values = [1.0, -3.0, 2.0];
+            values[place] = f32::NAN;
+            assert!(largest(&Tensor::new(&values, &Device::Cpu).unwrap()).unwrap().is_nan());
+        }
+        assert_eq!(largest(&Tensor::new(&[1f32, -3.0], &Device::Cpu).unwrap()).unwrap(), 3.0);
+    }
 
     #[test]
     fn finds_the_emulated_kernels_right() {

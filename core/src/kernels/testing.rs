@@ -4,8 +4,9 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Tensor};
 
+use super::check;
 use super::cpu::Isa;
 use super::host::Way;
 
@@ -72,17 +73,7 @@ pub(super) fn rounded(x: &Tensor) -> Tensor {
 
 /// A tensor of reproducible values in about -1 to 1.
 pub(super) fn values(shape: &[usize], seed: u64) -> Tensor {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let count = shape.iter().product();
-    let values: Vec<f32> = (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    check::values(shape, seed).unwrap()
 }
 
 /// Fails unless both tensors have the same shape and differ by at most `tolerance` anywhere.
@@ -91,10 +82,6 @@ pub(super) fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, wh
     if expected.elem_count() == 0 {
         return;
     }
-    let difference = max_difference(found, expected).unwrap();
+    let difference = check::largest(&(found - expected).unwrap()).unwrap();
     assert!(difference <= tolerance, "{what}: differs by {difference}, allowed {tolerance}");
-}
-
-fn max_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-    (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
 }
