@@ -81,6 +81,9 @@ fn refuses_what_does_not_fit() {
     assert!(modulate(&x, &run(4, 8), 1e-6).is_ok());
     assert!(modulate(&x, &run(3, 8), 1e-6).is_err());
     assert!(modulate(&x, &run(4, 7), 1e-6).is_err());
+    let low = x.to_dtype(DType::BF16).unwrap();
+    assert!(modulate(&low, &run(4, 8), 1e-6).is_err(), "vectors of another type");
     let gate = || vec![Gated { rows: 4, gate: values(&[8], 2) }];
     assert!(add_gated(&x, &values(&[3, 8], 2), &gate()).is_err());
+    assert!(add_gated(&low, &low, &gate()).is_err(), "a gate of another type");
 }
