@@ -3,7 +3,6 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::super::cuda::{self, Address, Grid};
-use super::super::host::Held;
 use super::Activation;
 
 #[repr(C)]
@@ -18,8 +17,8 @@ pub(super) fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
     let out = cuda::empty(x.dtype(), x.shape(), x.device())?;
     let args = Args {
-        x: cuda::address(&Held::new(&x))?,
-        out: cuda::address(&Held::new(&out))?,
+        x: cuda::address(&x)?,
+        out: cuda::address(&out)?,
         count: x.elem_count() as i64,
         activation: activation.number(),
     };

@@ -4,7 +4,6 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::super::cuda::{self, Address, Grid, THREADS};
-use super::super::host::Held;
 use super::super::norm;
 use super::{Options, Rotation, Run, reference};
 
@@ -111,7 +110,7 @@ pub(super) fn joint(
         let (q_norm, k_norm) = run.norms;
         let turned = rotation.map(|rotation| (rotation, first));
         let place = |x: &Tensor| {
-            let start = cuda::address(&Held::new(x))?;
+            let start = cuda::address(x)?;
             Ok::<_, candle_core::Error>(start.offset(first * heads * d, x.dtype()))
         };
         let four = |x: &Tensor| x.transpose(0, 1)?.unsqueeze(0);
@@ -131,7 +130,7 @@ fn head(x: &Tensor, norm: Option<&norm::Weights>, rotation: Option<&Rotation>) -
     }
     let (b, heads, n, d) = x.dims4()?;
     let out = cuda::empty(x.dtype(), (b, n, heads, d), x.device())?;
-    let to = cuda::address(&Held::new(&out))?;
+    let to = cuda::address(&out)?;
     head_to(x, norm, rotation.map(|rotation| (rotation, 0)), to)?;
     out.transpose(1, 2)
 }
@@ -149,24 +148,21 @@ fn head_to(
     let fits = x.stride()[3] == 1 && x.stride()[..3].iter().all(|stride| stride % 2 == 0);
     let x = if fits && are_pairs(x) { x.clone() } else { x.force_contiguous()? };
     let norm = norm.map(norm::Weights::parameters);
-    let at = |tensor: Option<&Tensor>| {
-        tensor.map_or(Ok(Address::NONE), |tensor| cuda::address(&Held::new(tensor)))
-    };
     let tables = match rotation {
         Some((r, first)) => Some((r.sin.contiguous()?, r.cos.contiguous()?, first * d)),
         None => None,
     };
     let table = |of: fn(&(Tensor, Tensor, usize)) -> &Tensor| {
         tables.as_ref().map_or(Ok(Address::NONE), |tables| {
-            Ok::<_, candle_core::Error>(at(Some(of(tables)))?.offset(tables.2, DType::F32))
+            Ok::<_, candle_core::Error>(cuda::address(of(tables))?.offset(tables.2, DType::F32))
         })
     };
     let rows = b * n * heads;
     let args = HeadArgs {
-        x: at(Some(&x))?,
+        x: cuda::address(&x)?,
         out,
-        weight: at(norm.as_ref().map(|norm| norm.weight))?,
-        bias: at(norm.as_ref().map(|norm| norm.bias))?,
+        weight: cuda::address_of(norm.as_ref().map(|norm| norm.weight))?,
+        bias: cuda::address_of(norm.as_ref().map(|norm| norm.bias))?,
         sin: table(|tables| &tables.0)?,
         cos: table(|tables| &tables.1)?,
         strides: strides(&x),
@@ -208,19 +204,16 @@ fn flash([q, k, v]: [&Tensor; 3], options: &Options, scale: &[f32], size: usize)
     let bias = options.bias.as_ref().map(float).transpose()?;
     let regions = options.windows.as_ref().and_then(|windows| windows.regions.as_ref());
     let regions = regions.map(float).transpose()?;
-    let at = |tensor: Option<&Tensor>| {
-        tensor.map_or(Ok(Address::NONE), |tensor| cuda::address(&Held::new(tensor)))
-    };
     let mut scales = [0.0; HEADS];
     scales[..heads].copy_from_slice(scale);
     let args = Args {
-        q: at(Some(&q))?,
-        k: at(Some(&k))?,
-        v: at(Some(&v))?,
-        out: at(Some(&out))?,
-        bias: at(bias.as_ref())?,
-        tokens: at(options.windows.as_ref().map(|windows| &windows.tokens))?,
-        regions: at(regions.as_ref())?,
+        q: cuda::address(&q)?,
+        k: cuda::address(&k)?,
+        v: cuda::address(&v)?,
+        out: cuda::address(&out)?,
+        bias: cuda::address_of(bias.as_ref())?,
+        tokens: cuda::address_of(options.windows.as_ref().map(|windows| &windows.tokens))?,
+        regions: cuda::address_of(regions.as_ref())?,
         q_strides: strides(&q),
         k_strides: strides(&k),
         v_strides: strides(&v),
@@ -252,7 +245,7 @@ fn flash([q, k, v]: [&Tensor; 3], options: &Options, scale: &[f32], size: usize)
 fn aligned(x: &Tensor) -> Result<Tensor> {
     let strides = x.stride();
     let fits = strides[3] == 1 && strides[..3].iter().all(|stride| stride.is_multiple_of(VECTOR));
-    if fits && cuda::address(&Held::new(x))?.is_aligned() {
+    if fits && cuda::address(x)?.is_aligned() {
         return Ok(x.clone());
     }
     x.force_contiguous()

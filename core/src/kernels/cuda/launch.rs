@@ -64,9 +64,10 @@ pub(in super::super) fn empty(
     unsafe { Tensor::empty(shape, dtype, device) }
 }
 
-/// Where a contiguous tensor, or the first value of a view, is. The tensor's memory is its own as long as
-/// `held` is, and behind that in the order of the stream.
-pub(in super::super) fn address(held: &Held<'_>) -> Result<Address> {
+/// Where a contiguous tensor, or the first value of a view, is. Its memory is its own as long as the tensor is,
+/// and behind that in the order of the stream.
+pub(in super::super) fn address(tensor: &Tensor) -> Result<Address> {
+    let held = Held::new(tensor);
     let start = held.layout().start_offset();
     match held.storage() {
         candle_core::Storage::Cpu(values) => host_address(values, start),
@@ -74,6 +75,11 @@ pub(in super::super) fn address(held: &Held<'_>) -> Result<Address> {
         candle_core::Storage::Cuda(values) => super::stream::address(values, start).map(Address),
         _ => bail!("no kernels for the device of this tensor"),
     }
+}
+
+/// The same of a tensor that may be left out.
+pub(in super::super) fn address_of(tensor: Option<&Tensor>) -> Result<Address> {
+    tensor.map_or(Ok(Address::NONE), address)
 }
 
 fn host_address(values: &candle_core::CpuStorage, start: usize) -> Result<Address> {

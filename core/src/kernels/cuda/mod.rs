@@ -12,7 +12,7 @@ mod launch;
 #[cfg(feature = "cuda")]
 mod stream;
 
-pub(super) use launch::{Address, Grid, address, empty, launch, takes};
+pub(super) use launch::{Address, Grid, address, address_of, empty, launch, takes};
 
 /// Threads of a block, unless a kernel's shape says something else. Kernels are compiled for no more.
 pub(super) const THREADS: usize = 256;

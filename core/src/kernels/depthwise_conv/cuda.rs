@@ -3,7 +3,6 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::super::cuda::{self, Address, Grid};
-use super::super::host::Held;
 
 /// Pixels of a row that a thread computes, as in `cuda.cu`.
 const PIXELS: usize = 4;
@@ -29,10 +28,10 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tens
     let out = cuda::empty(x.dtype(), x.shape(), x.device())?;
     let count = b * height * width.div_ceil(PIXELS) * channels;
     let args = Args {
-        x: cuda::address(&Held::new(&x))?,
-        weight: cuda::address(&Held::new(&weight))?,
-        bias: cuda::address(&Held::new(&bias))?,
-        out: cuda::address(&Held::new(&out))?,
+        x: cuda::address(&x)?,
+        weight: cuda::address(&weight)?,
+        bias: cuda::address(&bias)?,
+        out: cuda::address(&out)?,
         count: count as i64,
         height: height as i32,
         width: width as i32,

@@ -4,7 +4,6 @@ use candle_core::{DType, Result, Tensor};
 
 use super::super::activation::Activation;
 use super::super::cuda::{self, Address, Grid, THREADS};
-use super::super::host::Held;
 use super::Weights;
 
 /// Positions that a block sums at least, and runs that an entry is cut into at most.
@@ -56,15 +55,14 @@ pub(super) fn forward(
     let runs = positions.div_ceil(run);
     let parts = cuda::empty(DType::F32, (entries, runs, weights.groups, 2), device)?;
     let moments = cuda::empty(DType::F32, (entries, weights.groups, 2), device)?;
-    let held = shift.as_ref().map(Held::new);
     let args = Args {
-        x: cuda::address(&Held::new(&x))?,
-        shift: held.as_ref().map_or(Ok(Address::NONE), cuda::address)?,
-        weight: cuda::address(&Held::new(&weights.weight))?,
-        bias: cuda::address(&Held::new(&weights.bias))?,
-        parts: cuda::address(&Held::new(&parts))?,
-        moments: cuda::address(&Held::new(&moments))?,
-        out: cuda::address(&Held::new(&out))?,
+        x: cuda::address(&x)?,
+        shift: cuda::address_of(shift.as_ref())?,
+        weight: cuda::address(&weights.weight)?,
+        bias: cuda::address(&weights.bias)?,
+        parts: cuda::address(&parts)?,
+        moments: cuda::address(&moments)?,
+        out: cuda::address(&out)?,
         positions: positions as i64,
         count: count as i64,
         run: run as i32,

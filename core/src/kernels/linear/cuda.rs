@@ -4,7 +4,6 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::super::cuda::{self, Address, Grid};
-use super::super::host::Held;
 use super::super::norm;
 use super::{Combine, Options, Patches, Window, shape};
 
@@ -107,7 +106,7 @@ fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -
         DType::U8 => (x.clone(), "u8"),
         _ => (x.to_dtype(dtype)?, if dtype == DType::BF16 { "bf16" } else { "f32" }),
     };
-    let from = cuda::address(&Held::new(&x))?;
+    let from = cuda::address(&x)?;
     let are_vectors = of != "u8" && channels.is_multiple_of(vector) && from.is_aligned();
     let step = if are_vectors { vector } else { 1 };
     let name = match (are_vectors, of, dtype) {
@@ -121,7 +120,7 @@ fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -
     let count = rows * k / step;
     let args = CutArgs {
         x: from,
-        out: cuda::address(&Held::new(&out))?,
+        out: cuda::address(&out)?,
         first: first as i32,
         count: count as i32,
         height: height as i32,
@@ -156,7 +155,7 @@ impl Finish<'_> {
         let (rows, n) = product.dims2()?;
         let (of, dtype) = (product.dtype(), self.options.dtype);
         let at = |tensor: &Tensor| {
-            Ok::<_, candle_core::Error>(cuda::address(&Held::new(tensor))?.offset(first * n, dtype))
+            Ok::<_, candle_core::Error>(cuda::address(tensor)?.offset(first * n, dtype))
         };
         let vector = 16 / dtype.size_in_bytes();
         let count = rows * n;
@@ -173,8 +172,8 @@ impl Finish<'_> {
             _ => ("finish_f32_f32", count.div_ceil(4)),
         };
         let args = FinishArgs {
-            product: cuda::address(&Held::new(product))?,
-            bias: cuda::address(&Held::new(self.bias))?,
+            product: cuda::address(product)?,
+            bias: cuda::address(self.bias)?,
             other: self.other.map_or(Ok(Address::NONE), at)?,
             out: at(self.out)?,
             count: count as i64,

@@ -4,7 +4,6 @@ use candle_core::{DType, Result, Tensor};
 
 use super::super::activation::Activation;
 use super::super::cuda::{self, Address, Grid};
-use super::super::host::Held;
 use super::super::norm::{self, Kind};
 use super::{Gated, Shifted};
 
@@ -29,7 +28,7 @@ pub(super) fn modulate(x: &Tensor, runs: &[Shifted], eps: f64) -> Result<Tensor>
     let mut start = 0;
     for Shifted { rows, shift, scale } in runs {
         let (shift, scale) = (shift.contiguous()?, scale.contiguous()?);
-        let to = cuda::address(&Held::new(&out))?.offset(start * width, x.dtype());
+        let to = cuda::address(&out)?.offset(start * width, x.dtype());
         let (kind, weight, bias) = (Kind::Layer, &scale, &shift);
         let parameters = norm::cuda::Parameters { kind, weight, bias, one: 1.0, eps };
         let x = x.narrow(0, start, *rows)?;
@@ -48,14 +47,14 @@ pub(super) fn add_gated(x: &Tensor, y: &Tensor, runs: &[Gated]) -> Result<Tensor
     for Gated { rows, gate } in runs {
         let gate = gate.contiguous()?;
         let at = |tensor: &Tensor| {
-            let first = cuda::address(&Held::new(tensor))?;
+            let first = cuda::address(tensor)?;
             Ok::<_, candle_core::Error>(first.offset(start * width, x.dtype()))
         };
         let count = rows * width / vector;
         let args = GateArgs {
             x: at(&x)?,
             y: at(&y)?,
-            gate: cuda::address(&Held::new(&gate))?,
+            gate: cuda::address(&gate)?,
             out: at(&out)?,
             count: count as i64,
             width: (width / vector) as i32,

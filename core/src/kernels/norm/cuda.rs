@@ -4,7 +4,6 @@ use candle_core::{DType, Result, Tensor};
 
 use super::super::activation::Activation;
 use super::super::cuda::{self, Address, Grid, THREADS};
-use super::super::host::Held;
 use super::{Kind, Weights};
 
 /// The widest rows: a block keeps one in shared memory, which all devices have 48 KiB of.
@@ -55,7 +54,7 @@ pub(super) fn forward(
     let residual = residual.map(|residual| residual.to_dtype(x.dtype())?.contiguous());
     let residual = residual.transpose()?;
     let out = cuda::empty(x.dtype(), x.shape(), x.device())?;
-    let to = cuda::address(&Held::new(&out))?;
+    let to = cuda::address(&out)?;
     run(&x, &weights.parameters(), activation, residual.as_ref(), to)?;
     Ok(out)
 }
@@ -73,13 +72,11 @@ pub(in super::super) fn run(
     let across = if width <= SHORT { WARP } else { THREADS };
     // As many rows as there are threads for and shared memory.
     let down = (THREADS / across).min(WIDEST / width).max(1);
-    let (weight, bias) = (Held::new(parameters.weight), Held::new(parameters.bias));
-    let (held, residual) = (Held::new(x), residual.map(Held::new));
     let args = Args {
-        x: cuda::address(&held)?,
-        weight: cuda::address(&weight)?,
-        bias: cuda::address(&bias)?,
-        residual: residual.as_ref().map_or(Ok(Address::NONE), cuda::address)?,
+        x: cuda::address(x)?,
+        weight: cuda::address(parameters.weight)?,
+        bias: cuda::address(parameters.bias)?,
+        residual: cuda::address_of(residual)?,
         out,
         rows: rows as i64,
         width: width as i32,
