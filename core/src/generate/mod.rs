@@ -20,6 +20,8 @@ mod run;
 mod sample;
 mod sharpen;
 #[cfg(test)]
+mod small_model;
+#[cfg(test)]
 mod tests;
 mod upscale;
 mod vary;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+use crate::generate::small_model::{goldens, small_model};
 use crate::generate::{GenerateOptions, GeneratePipeline, GenerateRequest, SizeGuidance};
 use crate::weights::{Patch, Patched, SafeTensorsFile, Source};
 use crate::{ErrorKind, Image, LoadOptions, Lora, Precision, SamplerKind, Scheduler};
@@ -23,35 +24,8 @@ struct Picture {
     strength: f64,
 }
 
-fn goldens(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
-}
-
 fn engine() -> (PathBuf, PathBuf) {
     (goldens("generate-inpaint/head.pth"), goldens("generate-inpaint/patch.fooocus.patch"))
-}
-
-/// The model of the goldens, but one that is good at pictures of 64 x 64.
-fn small_model() -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let to = to.join(path.file_name().unwrap());
-            match path.is_dir() {
-                true => copy(&path, &to),
-                false => drop(std::fs::copy(path, to).unwrap()),
-            }
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    copy(&goldens("generate-pipeline/model"), folder.path());
-    let index = folder.path().join("model_index.json");
-    let mut value: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
-    value["tagbrush"] = serde_json::json!({"size": [64, 64]});
-    std::fs::write(index, value.to_string()).unwrap();
-    folder
 }
 
 fn pipeline(folder: &Path, has_engine: bool) -> GeneratePipeline {

@@ -6,6 +6,7 @@ use candle_core::Device;
 use serde::Deserialize;
 
 use super::*;
+use crate::generate::small_model::goldens;
 use crate::generate::{
     GenerateOptions, GeneratePipeline, GenerateRequest, Performance, SizeGuidance,
 };
@@ -20,10 +21,6 @@ struct Picture {
     seed: u64,
     size: (usize, usize),
     switch: usize,
-}
-
-fn goldens(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
 fn pipeline(refiner: Option<PathBuf>) -> Result<GeneratePipeline> {
