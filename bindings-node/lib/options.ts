@@ -215,6 +215,8 @@ export interface SizeGuidance {
 
 /** How a model that generates is loaded. */
 export interface GenerateLoadOptions extends LoadOptions {
+  /** Most bytes of memory that the model may take. What does not fit is read again in every step. */
+  maxMemory?: number | null | undefined;
   /** A second model that goes on where the first one stops: SDXL's refiner, or another SDXL. */
   refiner?: PathLike | null | undefined;
   /**

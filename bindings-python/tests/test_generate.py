@@ -241,9 +241,15 @@ def test_models_that_cannot_be_loaded(tmp_path):
     for missing in ("demon", tmp_path / "none.safetensors"):
         with pytest.raises(tagbrush.ModelNotFoundError):
             GeneratePipeline.load(missing)
-    for options in ({"dtype": "f16"}, {"max_memory": 1}):
-        with pytest.raises(tagbrush.UnsupportedError):
-            GeneratePipeline.load(GENERATE_MODEL, **options)
+    with pytest.raises(tagbrush.UnsupportedError):
+        GeneratePipeline.load(GENERATE_MODEL, dtype="f16")
+    with pytest.raises(tagbrush.OutOfMemoryError, match="max_memory"):
+        GeneratePipeline.load(GENERATE_MODEL, max_memory=1)
+
+
+def test_little_memory_changes_nothing(generator):
+    small = GeneratePipeline.load(GENERATE_MODEL, dtype="f32", max_memory=75_000_000)
+    assert small.generate("a", **FAST)[0].image == generator.generate("a", **FAST)[0].image
 
 
 def test_progress_tells_steps_and_time(generator, capsys):

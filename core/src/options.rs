@@ -27,9 +27,9 @@ pub struct LoadOptions {
     /// Pictures in one batch: for a tagger chosen by the input's size unless set, for an edit model
     /// by the number of tokens.
     pub batch_size: Option<usize>,
-    /// Most bytes of memory that the process may take for an edit model, its pictures included. If the
-    /// networks do not fit together, each makes room for the next; blocks that do not fit are read from
-    /// their files again in every step. Without it all networks stay in memory.
+    /// Most bytes of memory that the process may take for a model that edits or generates, its pictures
+    /// included. If the networks do not fit together, each makes room for the next; blocks that do not fit
+    /// are read from their files again in every step. Without it all networks stay in memory.
     pub max_memory: Option<u64>,
     /// A file with the denoising transformer of an edit model, in place of the folder's: safetensors
     /// in the names of diffusers or ComfyUI, or GGUF.

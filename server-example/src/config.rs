@@ -75,6 +75,8 @@ pub struct Config {
     pub edit_memory: Option<u64>,
     /// The model that generates, and what requests may name beside it.
     pub library: Library,
+    /// Most bytes of memory for it.
+    pub generate_memory: Option<u64>,
     /// Whether a model that generates was asked for, so that the server is not ready without it.
     pub generate_is_required: bool,
     /// Whether models that requests name may be downloaded.
@@ -117,6 +119,10 @@ impl Config {
                 None => (entry.clone(), entry),
             })
             .collect();
+        let memory = |name: &str| {
+            let megabytes = number(vars, name, 0u64)?;
+            Ok::<_, String>((megabytes > 0).then_some(megabytes << 20))
+        };
         if taggers.is_empty() {
             taggers.push(("demo".to_owned(), "demo".to_owned()));
         }
@@ -131,10 +137,8 @@ impl Config {
             edit_model,
             edit_is_required,
             edit_names: list("EDIT_MODEL_NAMES"),
-            edit_memory: match number(vars, "EDIT_MEMORY_MB", 0u64)? {
-                0 => None,
-                megabytes => Some(megabytes << 20),
-            },
+            edit_memory: memory("EDIT_MEMORY_MB")?,
+            generate_memory: memory("GENERATE_MEMORY_MB")?,
             generate_is_required: ["GENERATE_MODEL", "GENERATE_MODELS_DIR"]
                 .iter()
                 .any(|name| text(name).is_some()),

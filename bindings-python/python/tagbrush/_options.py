@@ -172,6 +172,8 @@ class EditLoadOptions(LoadOptions, total=False):
 class GenerateLoadOptions(LoadOptions, total=False):
     """How a model that generates is loaded."""
 
+    max_memory: int | None
+    """Most bytes of memory that the model may take. What does not fit is read again in every step."""
     refiner: StrPath | None
     """A second model that goes on where the first one stops: SDXL's refiner, or another SDXL."""
     vae: StrPath | None

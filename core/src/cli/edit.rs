@@ -146,7 +146,7 @@ struct How {
 
 /// A number of bytes, as people write it.
 #[derive(Clone, Copy)]
-struct Bytes(u64);
+pub(super) struct Bytes(pub(super) u64);
 
 impl FromStr for Bytes {
     type Err = String;

@@ -109,6 +109,9 @@ struct Model {
     /// Number format: auto, f32, bf16
     #[arg(long, default_value = "auto")]
     dtype: Precision,
+    /// Memory to stay within, such as 6GB; what does not fit is read again in every step
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<super::edit::Bytes>,
     /// Most outputs in one pass, or auto
     #[arg(long, default_value = "auto", value_name = "N|auto")]
     batch_size: super::tag::BatchSize,
@@ -376,6 +379,7 @@ impl Model {
     fn options(&self) -> LoadOptions {
         let mut options = LoadOptions::default().device(self.device).precision(self.dtype);
         options.batch_size = self.batch_size.0;
+        options.max_memory = self.max_memory.map(|bytes| bytes.0);
         options.refiner.clone_from(&self.refiner);
         options.vae.clone_from(&self.vae);
         options.upscaler.clone_from(&self.upscaler);

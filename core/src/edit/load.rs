@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::Model;
 use super::demo;
-use super::memory::{Bytes, Share};
 use super::prompt::PromptEncoder;
 use super::recipe::{self, Recipe};
 use super::room::Room;
@@ -17,6 +16,7 @@ use crate::device::{Placement, Precision};
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::{self, Task};
 use crate::kernels::linear::bytes_of_weight;
+use crate::memory::{Bytes, Share};
 use crate::models::qwen_image::{
     Modulation, QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig,
 };

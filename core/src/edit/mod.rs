@@ -4,7 +4,6 @@ mod demo;
 mod denoiser;
 mod encode;
 mod load;
-mod memory;
 mod prepare;
 mod prompt;
 mod recipe;
@@ -24,6 +23,7 @@ use crate::device::Placement;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::memory::Bytes;
 use crate::models::qwen_image::{QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig};
 use crate::models::qwen2_5_vl::VlConfig;
 use crate::options::{LoadOptions, Lora};
@@ -77,9 +77,9 @@ struct Model {
     transformer_source: RwLock<Arc<dyn Source>>,
     text_source: Arc<dyn Source>,
     vae_source: Arc<dyn Source>,
-    bytes_of_transformer: memory::Bytes,
-    bytes_of_language: memory::Bytes,
-    bytes_of_vision: memory::Bytes,
+    bytes_of_transformer: Bytes,
+    bytes_of_language: Bytes,
+    bytes_of_vision: Bytes,
     bytes_of_vae: u64,
     transformer: Slot<QwenImageTransformer>,
     text: Slot<load::TextEncoder>,

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use super::Model;
-use super::memory::{self, Bytes};
 use super::prepare::{Batch, Edit, pictures_of, prompts_of};
 use super::request::Resolved;
 use crate::diffusion::runs;
 use crate::error::{Error, Result};
+use crate::memory::{self, Bytes};
 use crate::models::qwen_image::Grid;
 use crate::nn::Keep;
 use crate::pixels::Size;

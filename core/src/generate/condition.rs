@@ -1,21 +1,19 @@
 //! What the pictures of a request are made from: prompts as states, pictures as latents.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use candle_core::Tensor;
+use std::collections::HashMap;
 
 use super::aspect::class;
 use super::inpaint::{Area, Seen};
 use super::options::{GenerateRequest, Start};
-use super::prompt::encode::Conditioning;
+use super::prompt::encode::{Conditioning, TextEncoders};
 use super::prompt::lines::texts;
 use super::recipe::MULTIPLE;
+use super::room::{Phase, Prepared};
 use super::run::Run;
 use super::upscale::{Upscale, larger, whole_multiples};
 use crate::device::classify;
-use crate::error::{Error, Result};
-use crate::models::sdxl::InpaintHead;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pixels::{Filter, Image, Input, Step, apply_steps};
 
 /// What the pictures of a request are made from.
@@ -53,6 +51,14 @@ pub(super) struct Part {
     pub(super) features: Option<Tensor>,
 }
 
+/// What a request has besides prompts.
+struct Beginning {
+    picture: Option<Picture>,
+    size: (usize, usize),
+    made: Option<Image>,
+    notes: Vec<String>,
+}
+
 /// A picture that was made larger.
 enum Larger {
     /// The answer.
@@ -62,15 +68,30 @@ enum Larger {
 }
 
 impl Run<'_> {
-    /// What every request is made from. A prompt that several requests have is encoded once.
+    /// What every request is made from; the first one has this number. A prompt that several requests have is encoded
+    /// once.
     pub(super) fn conditions<'a>(
         &self,
         requests: &'a [GenerateRequest],
+        first: usize,
     ) -> Vec<Result<Condition<'a>>> {
+        let beginnings: Vec<_> = requests.iter().map(|request| self.begin(request)).collect();
+        let kept = beginnings.iter().flatten().map(Beginning::bytes).sum();
+        let texts = match beginnings.iter().any(Result::is_ok) {
+            true => {
+                let room = self.model.make_room(Phase::Texts, kept);
+                room.and_then(|()| self.model.networks.texts()).map(Some)
+            }
+            false => Ok(None),
+        };
         let mut known = HashMap::new();
-        let each = requests.iter().enumerate();
-        each.map(|(i, request)| {
-            self.condition(request, &mut known).map_err(|error| error.with("request", i))
+        let each = requests.iter().zip(beginnings).enumerate();
+        each.map(|(i, (request, beginning))| {
+            let made = beginning.and_then(|beginning| match &texts {
+                Ok(texts) => self.condition(request, beginning, texts.as_ref(), &mut known),
+                Err(error) => Err(error.again()),
+            });
+            made.map_err(|error| error.with("request", first + i))
         })
         .collect()
     }
@@ -78,20 +99,34 @@ impl Run<'_> {
     fn condition<'a>(
         &self,
         request: &'a GenerateRequest,
+        beginning: Beginning,
+        texts: Option<&TextEncoders>,
         known: &mut HashMap<(&'a str, bool), Conditioning>,
     ) -> Result<Condition<'a>> {
-        request.check()?;
+        let texts = texts.ok_or_else(|| Error::new(ErrorKind::Internal, "no text encoders"))?;
         let mut encode = |field: &'static str, prompt: &'a str| {
             if let Some(text) = known.get(&(prompt, request.as_is)) {
                 return Ok(text.clone());
             }
             self.control.check()?;
             let text = self
-                .encode(prompt, request.as_is)
+                .encode(texts, prompt, request.as_is)
                 .map_err(|error: Error| error.with("field", field))?;
             known.insert((prompt, request.as_is), text.clone());
             Ok(text)
         };
+        let Beginning { picture, size, made, notes } = beginning;
+        let positive = encode("prompt", &request.prompt)?;
+        let negative = match self.options.is_guided() {
+            true => Some(encode("negative_prompt", &request.negative_prompt)?),
+            false => None,
+        };
+        Ok(Condition { request, positive, negative, picture, size, made, notes })
+    }
+
+    /// All of a request but its prompts.
+    fn begin(&self, request: &GenerateRequest) -> Result<Beginning> {
+        request.check()?;
         let (mut notes, mut made, mut size) = (Vec::new(), None, self.size);
         let picture = match (&request.image, request.upscale) {
             (Some(image), Some(upscale)) => {
@@ -114,14 +149,9 @@ impl Run<'_> {
             }
             (None, _) => None,
         };
-        let positive = encode("prompt", &request.prompt)?;
-        let negative = match self.options.is_guided() {
-            true => Some(encode("negative_prompt", &request.negative_prompt)?),
-            false => None,
-        };
         let part = picture.as_ref().and_then(|picture| picture.part.as_ref());
         let size = part.map_or(size, |part| part.area.size());
-        Ok(Condition { request, positive, negative, picture, size, made, notes })
+        Ok(Beginning { picture, size, made, notes })
     }
 
     /// A picture that is made larger, and what is to be said about it.
@@ -129,6 +159,14 @@ impl Run<'_> {
         self.control.check()?;
         let image = image.clone().decode(&self.model.decode)?;
         let (network, of_model) = (self.model.upscaler.as_ref(), self.model.training.size);
+        let from = (image.width() as usize, image.height() as usize);
+        let ((width, height), _) = upscale.size(from, of_model);
+        self.model.room_for_picture(Prepared {
+            pixels: width * height,
+            encoded: width * height,
+            is_tiled: true,
+            upscaler: network.map_or(0, |network| network.bytes_of(from)),
+        })?;
         let made = larger(&image, upscale, of_model, network, &|| self.control.check())?;
         if made.is_final {
             let (width, height) = made.size;
@@ -157,6 +195,14 @@ impl Run<'_> {
             true => (self.options.inpaint_strength, Start::Part),
             false => (1.0, Start::Noise),
         };
+        let network = self.model.upscaler.as_ref();
+        let (width, height) = area.size();
+        self.model.room_for_picture(Prepared {
+            pixels: area.pixels(),
+            encoded: width * height,
+            is_tiled: false,
+            upscaler: network.map_or(0, |network| network.bytes_of(area.seen())),
+        })?;
         let larger = |pixels: &[u8], size| match &self.model.upscaler {
             Some(network) => network.larger(pixels, size, &|| self.control.check()).map(Some),
             None => Ok(None),
@@ -166,10 +212,10 @@ impl Run<'_> {
         let mask = Tensor::from_vec(mask, (height, width, 1), self.model.placement.candle())
             .map_err(|e| classify(e, "cannot lay out a mask"))?;
         let latents = self.latents(&pixels, area.size())?;
-        let features = |(_, head): &(_, Arc<InpaintHead>)| {
-            head.forward(&mask, &self.encoded(masked.clone(), area.size())?)
+        let features = match &self.inpaint_head {
+            Some(head) => Some(head.forward(&mask, &self.encoded(masked, area.size())?)?),
+            None => None,
         };
-        let features = self.inpaint.as_ref().map(features).transpose()?;
         Ok(Picture { latents, part: Some(Part { area, mask, features }), start })
     }
 
@@ -179,6 +225,8 @@ impl Run<'_> {
         let image = image.clone().decode(&self.model.decode)?;
         let from = (image.width() as usize, image.height() as usize);
         let (width, height) = self.size;
+        let (pixels, encoded) = (from.0 * from.1, width * height);
+        self.model.room_for_picture(Prepared { pixels, encoded, ..Prepared::default() })?;
         let step = Step::Stretch { size: (width, height), filter: Filter::Lanczos };
         let pixels = apply_steps(&image.to_rgb8_over([255; 3]), from, &[step])?;
         self.latents(&pixels, (width, height))
@@ -205,10 +253,10 @@ impl Run<'_> {
             .map_err(|e| classify(e, "cannot encode a picture"))
     }
 
-    fn encode(&self, prompt: &str, as_is: bool) -> Result<Conditioning> {
+    fn encode(&self, encoders: &TextEncoders, prompt: &str, as_is: bool) -> Result<Conditioning> {
         let texts = texts(prompt, as_is);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.texts.encode(&texts, texts.len(), self.options.clip_skip)
+        encoders.encode(&texts, texts.len(), self.options.clip_skip)
     }
 }
 
@@ -217,7 +265,32 @@ pub(super) fn latents_of((width, height): (usize, usize)) -> (usize, usize) {
     (width / MULTIPLE, height / MULTIPLE)
 }
 
+impl Beginning {
+    /// Bytes that it takes.
+    fn bytes(&self) -> u64 {
+        bytes(self.picture.as_ref(), self.made.as_ref())
+    }
+}
+
+/// Bytes of what the network sees of a picture, and of a picture that is there already.
+fn bytes(picture: Option<&Picture>, made: Option<&Image>) -> u64 {
+    let values = |tensor: &Tensor| 4 * tensor.elem_count() as u64;
+    let part = |part: &Part| {
+        // Its pixels, and how much of each is made.
+        let area = 4 * part.area.pixels() as u64;
+        area + values(&part.mask) + part.features.as_ref().map_or(0, values)
+    };
+    let seen = |picture: &Picture| values(&picture.latents) + picture.part.as_ref().map_or(0, part);
+    picture.map_or(0, seen) + made.map_or(0, |made| made.pixels().len() as u64)
+}
+
 impl Condition<'_> {
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let texts = self.positive.bytes() + self.negative.as_ref().map_or(0, Conditioning::bytes);
+        texts + bytes(self.picture.as_ref(), self.made.as_ref())
+    }
+
     pub(super) fn part(&self) -> Option<&Part> {
         self.picture.as_ref()?.part.as_ref()
     }

@@ -9,14 +9,17 @@ use super::metadata::ModelSource;
 use super::networks::{Networks, network};
 use super::parts::{PUBLISHED, Parts, SIZES};
 use super::refiner::Refiner;
+use super::room::Memory;
 use super::upscale::Upscaler;
 use super::{Model, demo};
 use crate::device::{Placement, Precision};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::hub;
+use crate::models::clip::ClipTextConfig;
 use crate::models::sdxl::{AddedConfig, AutoencoderKl};
+use crate::nn::Keep;
 use crate::options::LoadOptions;
-use crate::weights::{ModelDir, SingleFile, Source};
+use crate::weights::{ModelDir, SingleFile, Source, Weights};
 
 /// A layer whose type is that of the file: small ones may be stored in more bits.
 const LARGE_LAYER: &str = "mid_block.resnets.0.conv1.weight";
@@ -41,7 +44,6 @@ impl Model {
     pub(super) fn new(parts: Parts, options: &LoadOptions) -> Result<Self> {
         options.check()?;
         for (field, is_set) in [
-            ("max_memory", options.max_memory.is_some()),
             ("transformer", options.transformer.is_some()),
             ("text_encoder", options.text_encoder.is_some()),
         ] {
@@ -56,9 +58,11 @@ impl Model {
         }
         let placement = place(options, &*unet.source)?;
         let unet_config = unet.config.clone();
+        let text_configs = [small.config.clone(), large.config.clone()];
+        let [(of_small, _), (of_large, vector)] =
+            text_configs.each_ref().map(ClipTextConfig::widths);
+        let states = of_small + of_large;
         let networks = Networks::new(tokenizer, small, large, unet, placement.clone());
-        let texts = networks.texts()?;
-        let (states, vector) = texts.widths();
         let told = |added: &AddedConfig| added.input_dim == vector + SIZES * added.time_dim;
         let config = &unet_config;
         let fits = config.cross_attention_dim == states
@@ -69,7 +73,6 @@ impl Model {
                 "the sizes of text encoders, network and autoencoder do not fit each other";
             return Err(Error::model_invalid(message));
         }
-        networks.unet()?;
         let engine = match (&options.inpaint_head, &options.inpaint_patch) {
             (Some(head), Some(patch)) => Some((&**head, &**patch)),
             (None, None) => None,
@@ -82,15 +85,31 @@ impl Model {
         };
         networks.set_inpaint(engine, &Mutex::default())?;
         let channels = vae.config.latent_channels;
-        let widths = (states, texts.large.widths().0, vector);
+        let widths = (states, of_large, vector);
         let refiner = options.refiner.as_deref();
-        let refiner =
-            refiner.map(|path| Refiner::load(path, &placement, widths, channels)).transpose()?;
+        let refiner = refiner.map(|path| Refiner::open(path, widths, channels)).transpose()?;
         let upscaler = options.upscaler.as_deref();
         let upscaler = upscaler.map(|file| Upscaler::load(file, &placement)).transpose()?;
-        let vae = network(&vae.source, &placement, DType::F32, "vae", |weights| {
-            AutoencoderKl::load(&vae.config, &weights.root())
-        });
+        let memory = Memory::new(
+            options.max_memory,
+            &placement,
+            (networks.bytes(), (&text_configs, &unet_config)),
+            refiner.as_ref().map(|refiner| refiner.network.part()),
+            upscaler.as_ref(),
+            (&vae.config, &*vae.source),
+        );
+        // Everything that is wrong with the files is found now.
+        if memory.room_to_load(engine.is_some())?.is_for_all() {
+            networks.texts()?;
+            networks.unet()?;
+            refiner.as_ref().map(|refiner| refiner.unet(&placement)).transpose()?;
+        } else {
+            networks.check()?;
+            refiner.as_ref().map(|refiner| refiner.check(&placement)).transpose()?;
+        }
+        let weights = Weights::new(Arc::clone(&vae.source), placement.candle(), DType::F32);
+        let vae =
+            network(&weights, "vae", Keep::All, |scope| AutoencoderKl::load(&vae.config, scope));
         let vae = match &options.vae {
             Some(file) => vae.context("vae", file.display())?,
             None => vae?,
@@ -103,6 +122,7 @@ impl Model {
             source,
             vae_source: options.vae.as_deref().map(ModelSource::of),
             networks,
+            memory,
             refiner,
             upscaler,
             vae,

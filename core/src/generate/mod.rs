@@ -7,6 +7,7 @@ mod denoiser;
 mod find;
 mod inpaint;
 mod load;
+mod make;
 mod metadata;
 mod networks;
 mod options;
@@ -16,6 +17,7 @@ mod prepare;
 mod prompt;
 mod recipe;
 mod refiner;
+mod room;
 mod run;
 mod sample;
 mod sharpen;
@@ -81,6 +83,7 @@ struct Model {
     /// Of an autoencoder that is not the model's own.
     vae_source: Option<metadata::ModelSource>,
     networks: networks::Networks,
+    memory: room::Memory,
     refiner: Option<refiner::Refiner>,
     upscaler: Option<upscale::Upscaler>,
     vae: AutoencoderKl,
@@ -103,11 +106,15 @@ impl GeneratePipeline {
     /// autoencoder, whose errors would be seen, is in `f32` always. [`LoadOptions::vae`] is another one in place of
     /// the model's own.
     ///
+    /// With [`LoadOptions::max_memory`], networks that do not fit together are in memory in turn, and layers that do not
+    /// fit are read again in every step.
+    ///
     /// # Errors
     /// [`ModelNotFound`](ErrorKind::ModelNotFound) if there is no such file or folder, or a file of it is
     /// missing, [`ModelInvalid`](ErrorKind::ModelInvalid) if its files are damaged or do not fit each
     /// other, [`Unsupported`](ErrorKind::Unsupported) if it is a model of another kind or an option has no
-    /// meaning for it, and those of [`Placement::resolve`].
+    /// meaning for it, [`OutOfMemory`](ErrorKind::OutOfMemory) if it cannot run in the memory that the options allow, and
+    /// those of [`Placement::resolve`].
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
         Ok(Self(Arc::new(load::load(model, options)?)))
     }
@@ -130,7 +137,8 @@ impl GeneratePipeline {
     /// fails costs no other its picture, and each is what it would be alone.
     ///
     /// After a cancel, pictures that were not made are errors of kind
-    /// [`Cancelled`](ErrorKind::Cancelled).
+    /// [`Cancelled`](ErrorKind::Cancelled); those for which [`LoadOptions::max_memory`] has no room, of kind
+    /// [`OutOfMemory`](ErrorKind::OutOfMemory).
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if an option means nothing, and

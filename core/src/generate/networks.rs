@@ -1,23 +1,58 @@
-//! The networks that LoRA files change: read when they are needed, and again when their changes are others.
+//! The networks that LoRA files change: read when they are needed, and again when their changes are others or when
+//! they made room for others.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use candle_core::DType;
-
 use super::parts::Part;
 use super::prompt::encode::TextEncoders;
 use super::refiner::Refiner;
+use super::room::{self, Room};
 use crate::device::Placement;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::memory::Bytes;
 use crate::models::clip::{ClipTextConfig, ClipTextModel};
 use crate::models::sdxl::{InpaintHead, UNet, UnetConfig};
+use crate::nn::Keep;
 use crate::options::Lora;
 use crate::tokens::clip::ClipTokenizer;
 use crate::weights::{
-    Network, Patch, Patched, PickleFile, Slot, Source, Weights, apply_loras, apply_loras_to_both,
+    Network, Patch, Patched, PickleFile, Scope, Slot, Source, Weights, apply_loras,
+    apply_loras_to_both,
 };
+
+/// A network that may be in memory, and how many of its layers stay there.
+struct Place<N> {
+    keep: Mutex<Keep>,
+    network: Slot<N>,
+}
+
+impl<N> Default for Place<N> {
+    fn default() -> Self {
+        Self { keep: Mutex::new(Keep::All), network: Slot::default() }
+    }
+}
+
+impl<N> Place<N> {
+    /// Lets go of the network if it is not to be there, or with other layers.
+    fn make_room(&self, keep: Option<Keep>) {
+        let mut current = self.keep.lock().unwrap_or_else(PoisonError::into_inner);
+        if keep != Some(*current) {
+            self.network.release();
+        }
+        *current = keep.unwrap_or(*current);
+    }
+
+    fn release(&self) {
+        self.network.release();
+    }
+
+    fn get(&self, load: impl FnOnce(Keep) -> Result<N>) -> Result<Arc<N>> {
+        let keep = *self.keep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.network.get(|| load(keep))
+    }
+}
 
 /// A network, and what it is read from.
 pub(super) struct Changeable<C, N> {
@@ -27,14 +62,14 @@ pub(super) struct Changeable<C, N> {
     base: Arc<dyn Source>,
     /// The same with the LoRAs that are in use.
     source: RwLock<Arc<dyn Source>>,
-    network: Slot<N>,
+    place: Place<N>,
 }
 
 impl<C, N> Changeable<C, N> {
     pub(super) fn new(name: &'static str, kind: &'static Network, part: Part<C>) -> Self {
         let Part { config, source: base } = part;
         let source = RwLock::new(Arc::clone(&base));
-        Self { name, kind, config, base, source, network: Slot::default() }
+        Self { name, kind, config, base, source, place: Place::default() }
     }
 
     /// What the network is without LoRAs, as they are applied to it.
@@ -48,21 +83,46 @@ impl<C, N> Changeable<C, N> {
         let mut current = self.source.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&*current, &source) {
             *current = source;
-            self.network.release();
+            self.place.release();
         }
     }
 
+    /// The network, read if it is not there.
     pub(super) fn get(
         &self,
         placement: &Placement,
-        load: impl FnOnce(&C, &Weights) -> Result<N>,
+        load: impl FnOnce(&C, &Scope, Keep) -> Result<N>,
     ) -> Result<Arc<N>> {
-        self.network.get(|| {
-            let source = Arc::clone(&*self.source.read().unwrap_or_else(PoisonError::into_inner));
-            network(&source, placement, placement.dtype(), self.name, |weights| {
-                load(&self.config, weights)
-            })
+        self.place.get(|keep| {
+            let weights = self.weights(placement);
+            network(&weights, self.name, keep, |scope| load(&self.config, scope, keep))
         })
+    }
+
+    /// Fails unless the network's tensors are all there and have the right shapes, which files tell at once.
+    pub(super) fn check(
+        &self,
+        placement: &Placement,
+        load: impl FnOnce(&C, &Scope, Keep) -> Result<N>,
+    ) -> Result<()> {
+        let weights = self.weights(placement).trial();
+        let load = |scope: &Scope| load(&self.config, scope, Keep::All);
+        network(&weights, self.name, Keep::All, load).map(drop)
+    }
+
+    fn weights(&self, placement: &Placement) -> Weights {
+        let source = self.source.read().unwrap_or_else(PoisonError::into_inner);
+        Weights::new(Arc::clone(&*source), placement.candle(), placement.dtype())
+    }
+
+    /// Lets go of the network unless it may be there, and with so many layers.
+    pub(super) fn make_room(&self, keep: Option<Keep>) {
+        self.place.make_room(keep);
+    }
+
+    /// What the network is made of.
+    pub(super) fn part(&self) -> (&C, &dyn Source) {
+        (&self.config, &*self.base)
     }
 }
 
@@ -71,7 +131,7 @@ struct Inpaint {
     files: [InUse; 2],
     head: Arc<InpaintHead>,
     patch: Arc<Patch>,
-    network: Slot<UNet>,
+    place: Place<UNet>,
 }
 
 /// What tells whether a LoRA is the one that is in use: its file may have been written anew.
@@ -150,7 +210,7 @@ impl Networks {
         }
         // It is made of the first one with its files.
         if let Some(inpaint) = self.inpaint_in_use() {
-            inpaint.network.release();
+            inpaint.place.release();
         }
         // Never waited for by who makes pictures: those ask for it while they run.
         *self.in_use() = wanted;
@@ -178,7 +238,7 @@ impl Networks {
             false => Err(missing()),
         };
         let patch = Arc::new(opened.context("inpaint_patch", patch.display())?);
-        let inpaint = Inpaint { files, head: Arc::new(head), patch, network: Slot::default() };
+        let inpaint = Inpaint { files, head: Arc::new(head), patch, place: Place::default() };
         let _not_while_running = running.lock().unwrap_or_else(PoisonError::into_inner);
         *self.inpaint.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(inpaint));
         Ok(())
@@ -205,19 +265,51 @@ impl Networks {
         self.inpaint_in_use().is_some()
     }
 
-    /// The denoising network with the patch of the inpaint engine, read if it is not there, and its head; nothing where
-    /// there is no engine.
-    pub(super) fn inpaint(&self) -> Result<Option<(Arc<UNet>, Arc<InpaintHead>)>> {
+    /// The head of the inpaint engine, if there is one.
+    pub(super) fn inpaint_head(&self) -> Option<Arc<InpaintHead>> {
+        self.inpaint_in_use().map(|inpaint| Arc::clone(&inpaint.head))
+    }
+
+    /// The denoising network with the patch of the inpaint engine, read if it is not there; nothing where there is no
+    /// engine.
+    pub(super) fn patched(&self) -> Result<Option<Arc<UNet>>> {
         let Some(inpaint) = self.inpaint_in_use() else { return Ok(None) };
-        let unet = inpaint.network.get(|| {
+        let unet = inpaint.place.get(|keep| {
             let base = self.unet.source.read().unwrap_or_else(PoisonError::into_inner);
             let patched = Patched::new(Arc::clone(&*base), Arc::clone(&inpaint.patch));
-            let source: Arc<dyn Source> = Arc::new(patched);
-            network(&source, &self.placement, self.placement.dtype(), "unet", |weights| {
-                UNet::load(&self.unet.config, &weights.root())
-            })
-        })?;
-        Ok(Some((unet, Arc::clone(&inpaint.head))))
+            let placement = &self.placement;
+            let weights = Weights::new(Arc::new(patched), placement.candle(), placement.dtype());
+            network(&weights, "unet", keep, |scope| UNet::load(&self.unet.config, scope, keep))
+        });
+        unet.map(Some)
+    }
+
+    /// Lets go of networks that are not to be in memory now, or with other layers.
+    pub(super) fn make_room(&self, room: &Room) {
+        let [small, large] = room.texts.map_or([None; 2], |keep| keep.map(Some));
+        let [unet, patched, _] = room.denoising.map_or([None; 3], |keep| keep.map(Some));
+        self.small.make_room(small);
+        self.large.make_room(large);
+        self.unet.make_room(unet);
+        if let Some(inpaint) = self.inpaint_in_use() {
+            inpaint.place.make_room(patched);
+        }
+    }
+
+    /// Bytes of the text encoders, the smaller one first, and of the denoising network.
+    pub(super) fn bytes(&self) -> [Bytes; 3] {
+        let text = |encoder: &Changeable<ClipTextConfig, ClipTextModel>| {
+            room::bytes_of_text_encoder(encoder.part(), &self.placement)
+        };
+        let unet = room::bytes_of_unet(self.unet.part(), &self.placement);
+        [text(&self.small), text(&self.large), unet]
+    }
+
+    /// Fails unless the files of all networks have what is needed.
+    pub(super) fn check(&self) -> Result<()> {
+        self.small.check(&self.placement, ClipTextModel::load)?;
+        self.large.check(&self.placement, ClipTextModel::load)?;
+        self.unet.check(&self.placement, UNet::load)
     }
 
     fn in_use(&self) -> MutexGuard<'_, Vec<InUse>> {
@@ -233,21 +325,16 @@ impl Networks {
 
     /// The text encoders, read if they are not there.
     pub(super) fn texts(&self) -> Result<TextEncoders> {
-        let get = |encoder: &Changeable<ClipTextConfig, ClipTextModel>| {
-            encoder.get(&self.placement, |config, weights| {
-                ClipTextModel::load(config, &weights.root())
-            })
-        };
         Ok(TextEncoders {
             tokenizer: Arc::clone(&self.tokenizer),
-            small: Some(get(&self.small)?),
-            large: get(&self.large)?,
+            small: Some(self.small.get(&self.placement, ClipTextModel::load)?),
+            large: self.large.get(&self.placement, ClipTextModel::load)?,
         })
     }
 
     /// The denoising network, read if it is not there.
     pub(super) fn unet(&self) -> Result<Arc<UNet>> {
-        self.unet.get(&self.placement, |config, weights| UNet::load(config, &weights.root()))
+        self.unet.get(&self.placement, UNet::load)
     }
 }
 
@@ -255,20 +342,22 @@ fn missing() -> Error {
     Error::new(ErrorKind::ModelNotFound, "there is no such file")
 }
 
-/// A network out of its tensors, of which none may be left over.
+/// A network out of its tensors, of which none may be left over. If layers are read later it is not known now which are;
+/// that all are there was checked before.
 pub(super) fn network<T>(
-    source: &Arc<dyn Source>,
-    placement: &Placement,
-    dtype: DType,
+    weights: &Weights,
     part: &'static str,
-    load: impl FnOnce(&Weights) -> Result<T>,
+    keep: Keep,
+    load: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
-    let weights = Weights::new(Arc::clone(source), placement.candle(), dtype);
-    let checked = |network| {
+    let checked = |network| match keep {
         // Numbers from 0 on, which old files have.
-        weights.check_all_taken(|name| name.ends_with("position_ids")).map(|()| network)
+        Keep::All => {
+            weights.check_all_taken(|name| name.ends_with("position_ids")).map(|()| network)
+        }
+        Keep::First(_) => Ok(network),
     };
-    load(&weights).and_then(checked).context("part", part)
+    load(&weights.root()).and_then(checked).context("part", part)
 }
 
 #[cfg(test)]

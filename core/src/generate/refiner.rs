@@ -18,7 +18,7 @@ use crate::device::{Placement, classify};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::models::sdxl::{Added, Prompt, UNet, UnetConfig};
 use crate::schedule::Prediction;
-use crate::weights::{Component, ModelDir, Network, SingleFile, Weights};
+use crate::weights::{Component, ModelDir, Network, SingleFile};
 
 /// Scores for what is asked for and what is not, with which SDXL's refiner was trained.
 const SCORES: [f32; 2] = [6.0, 2.5];
@@ -87,11 +87,10 @@ pub(super) struct Refining<'a> {
 }
 
 impl Refiner {
-    /// Loads a folder of diffusers or a checkpoint in one file, for a model whose tokens and prompts have vectors of
+    /// Opens a folder of diffusers or a checkpoint in one file, for a model whose tokens and prompts have vectors of
     /// these lengths, of which the last `large` of a token are those of the larger encoder.
-    pub(super) fn load(
+    pub(super) fn open(
         path: &Path,
-        placement: &Placement,
         (states, large, vector): (usize, usize, usize),
         channels: usize,
     ) -> Result<Self> {
@@ -112,15 +111,17 @@ impl Refiner {
             let network = Changeable::new("unet", &Network::UNET, part);
             Ok(Self { source, path: path.to_owned(), network, prediction, width, is_scored })
         };
-        let refiner = load().context("refiner", path.display())?;
-        refiner.unet(placement)?;
-        Ok(refiner)
+        load().context("refiner", path.display())
+    }
+
+    /// Fails unless its file has all that is needed.
+    pub(super) fn check(&self, placement: &Placement) -> Result<()> {
+        self.network.check(placement, UNet::load).context("refiner", self.path.display())
     }
 
     /// The network, read if it is not there.
-    fn unet(&self, placement: &Placement) -> Result<Arc<UNet>> {
-        let load = |config: &UnetConfig, weights: &Weights| UNet::load(config, &weights.root());
-        self.network.get(placement, load).context("refiner", self.path.display())
+    pub(super) fn unet(&self, placement: &Placement) -> Result<Arc<UNet>> {
+        self.network.get(placement, UNet::load).context("refiner", self.path.display())
     }
 
     /// The same, to go on after `first` steps.

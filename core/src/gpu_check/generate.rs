@@ -9,6 +9,7 @@ use crate::device::{Device, Placement, Precision, classify};
 use crate::error::Result;
 use crate::generate::{GenerateOptions, GeneratePipeline, GenerateRequest};
 use crate::models::sdxl::{Added, UNet, UnetConfig};
+use crate::nn::Keep;
 use crate::options::LoadOptions;
 use crate::weights::Weights;
 
@@ -53,7 +54,7 @@ pub(super) fn compare(report: &mut Report, placements: [&Placement; 2]) -> Resul
 pub(super) fn measure(report: &mut Report, placement: &Placement) -> Result<()> {
     placement.forget_peak();
     let weights = Weights::random(1, placement.candle(), placement.dtype());
-    let network = UNet::load(&UnetConfig::parse(SDXL.as_bytes())?, &weights.root())?;
+    let network = UNet::load(&UnetConfig::parse(SDXL.as_bytes())?, &weights.root(), Keep::All)?;
     let mut section = Map::new();
     section.insert("memory, loaded".to_owned(), json!(placement.memory()));
     let device = placement.candle();

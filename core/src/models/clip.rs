@@ -15,7 +15,9 @@ use crate::device::classify;
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
 use crate::kernels::attention;
-use crate::nn::{Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, SelfAttention};
+use crate::nn::{
+    Blocks, Keep, Linear, Mlp, MlpOptions, Norm, NormKind, NormOptions, SelfAttention,
+};
 use crate::weights::Scope;
 
 /// Largest width; products of two stay far from overflow.
@@ -77,6 +79,12 @@ impl ClipTextConfig {
         }
         Ok(config)
     }
+
+    /// Values of a token's states, and of a prompt's vector.
+    pub(crate) fn widths(&self) -> (usize, usize) {
+        let width = self.hidden_size;
+        (width, self.projection_dim.unwrap_or(width))
+    }
 }
 
 /// What a text encoder makes of prompts of one length.
@@ -91,15 +99,15 @@ pub(crate) struct ClipText {
 pub(crate) struct ClipTextModel {
     tokens: Tensor,
     positions: Tensor,
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
     norm: Norm,
     projection: Option<Linear>,
     config: ClipTextConfig,
 }
 
 impl ClipTextModel {
-    /// Out of `root`, where all tensors of a checkpoint are.
-    pub(crate) fn load(config: &ClipTextConfig, root: &Scope) -> error::Result<Self> {
+    /// Out of `root`, where all tensors of a checkpoint are. `keep` is about the layers.
+    pub(crate) fn load(config: &ClipTextConfig, root: &Scope, keep: Keep) -> error::Result<Self> {
         let width = config.hidden_size;
         // Files that transformers 5 wrote have no prefix where nothing is projected.
         let scope = match root.has("embeddings.token_embedding.weight") {
@@ -108,16 +116,18 @@ impl ClipTextModel {
         };
         let embeddings = scope.at("embeddings");
         let positions = (config.max_position_embeddings, width);
-        let layers = scope.at("encoder.layers");
+        let (layers, count) = (scope.at("encoder.layers"), config.num_hidden_layers);
+        let layer = {
+            let config = config.clone();
+            move |_: usize, scope: &Scope| Layer::load(&config, scope)
+        };
         let projection = config
             .projection_dim
             .map(|length| Linear::load(&root.at("text_projection"), width, length, false));
         Ok(Self {
             tokens: embeddings.get((config.vocab_size, width), "token_embedding.weight")?,
             positions: embeddings.get(positions, "position_embedding.weight")?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(config, &layers.at(i)))
-                .collect::<error::Result<_>>()?,
+            layers: Blocks::load(&layers, count, keep, layer)?,
             norm: Norm::load(&scope.at("final_layer_norm"), width, norm_options(config))?,
             projection: projection.transpose()?,
             config: config.clone(),
@@ -129,12 +139,6 @@ impl ClipTextModel {
         self.config.max_position_embeddings
     }
 
-    /// Values of a token's states, and of a prompt's vector.
-    pub(crate) fn widths(&self) -> (usize, usize) {
-        let width = self.config.hidden_size;
-        (width, self.config.projection_dim.unwrap_or(width))
-    }
-
     /// The states of prompts behind all layers but the last `skipped`, and the vectors of the prompts.
     /// All prompts have one length.
     ///
@@ -143,10 +147,10 @@ impl ClipTextModel {
     /// the model's positions, or have tokens that it does not know; or if there are not so many layers.
     pub(crate) fn encode(&self, prompts: &[Vec<u32>], skipped: usize) -> error::Result<ClipText> {
         let config = &self.config;
-        if skipped >= self.layers.len() {
+        if skipped >= config.num_hidden_layers {
             return Err(Error::invalid_input(format!(
                 "{skipped} layers cannot be left out of {}",
-                self.layers.len()
+                config.num_hidden_layers
             )));
         }
         let length = prompts.first().map_or(0, Vec::len);
@@ -166,7 +170,7 @@ impl ClipTextModel {
                 .with("prompt", i));
             }
         }
-        self.run(prompts, length, self.layers.len() - skipped)
+        self.run(prompts, length, config.num_hidden_layers - skipped)
             .map_err(|e| classify(e, "cannot encode a prompt"))
     }
 
@@ -179,12 +183,13 @@ impl ClipTextModel {
             .reshape((prompts.len(), length, width))?
             .broadcast_add(&self.positions.narrow(0, 0, length)?)?;
         let mut states = x.clone();
-        for (i, layer) in self.layers.iter().enumerate() {
+        self.layers.for_each(|i, layer| {
             x = layer.forward(&x)?;
             if i + 1 == layers {
                 states = x.clone();
             }
-        }
+            Ok(())
+        })?;
         let ends: Vec<u32> = prompts
             .iter()
             .enumerate()

@@ -163,6 +163,11 @@ impl RrdbNet {
         self.config.scale()
     }
 
+    /// Channels between blocks.
+    pub(crate) fn features(&self) -> usize {
+        self.config.features
+    }
+
     /// Pictures `(b, h, w, 3)` of values from 0 to 1 to pictures `(b, scale h, scale w, 3)`, whose values may be a
     /// little outside of that. Any size but nothing: sides that are no multiples of what is laid together are mirrored
     /// over, and what they give is cut off.

@@ -100,6 +100,7 @@ pub struct RealModels {
     load: LoadOptions,
     edit_memory: Option<u64>,
     generate: Library,
+    generate_memory: Option<u64>,
 }
 
 impl RealModels {
@@ -117,6 +118,7 @@ impl RealModels {
                 .decode(DecodeOptions::default().limits(limits)),
             edit_memory: config.edit_memory,
             generate: config.library.clone(),
+            generate_memory: config.generate_memory,
         }
     }
 
@@ -157,6 +159,7 @@ impl Models for RealModels {
         let name = self.generate.name_of(&model);
         let mut load = self.load.clone();
         load.upscaler = self.generate.upscaler();
+        load.max_memory = self.generate_memory;
         Ok(Arc::new(Generator::load(model, name, load)?))
     }
 

@@ -143,7 +143,7 @@ fn features_are_those_of_the_reference() {
     let golden = golden();
     let folder = small_model();
     let pipeline = pipeline(folder.path(), true);
-    let (_, head) = pipeline.0.networks.inpaint().unwrap().unwrap();
+    let head = pipeline.0.networks.inpaint_head().unwrap();
     for i in 0..pictures().len() {
         let (image, mask) = image(&golden, i);
         let mask: Vec<bool> = mask.pixels().iter().map(|value| *value == 255).collect();

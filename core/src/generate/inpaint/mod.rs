@@ -93,6 +93,17 @@ impl Area {
         self.size
     }
 
+    /// Pixels of the whole picture, padded.
+    pub(super) fn pixels(&self) -> usize {
+        self.mask.values.len()
+    }
+
+    /// Width and height of what the network sees of it, before it is brought to its size.
+    pub(super) fn seen(&self) -> (usize, usize) {
+        let [top, bottom, left, right] = self.place;
+        (right - left, bottom - top)
+    }
+
     /// What the network sees, for latents of `latent` pixels. An area below the `class` that the model is good at is made
     /// larger by `larger`, if that can.
     pub(super) fn start(

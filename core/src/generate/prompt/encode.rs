@@ -12,11 +12,13 @@ use candle_core::{D, DType, Device, Tensor};
 use super::chunks::{Chunk, chunks};
 use crate::device::classify;
 use crate::error::{Error, Result};
-use crate::models::clip::ClipTextModel;
+use crate::models::clip::{ClipText, ClipTextModel};
 use crate::tokens::clip::ClipTokenizer;
 
 /// What the larger encoder was trained to see behind a text.
 const LARGE_PADDING: u32 = 0;
+/// Chunks that go through an encoder at once: enough to fill matrix products.
+pub(crate) const MOST_CHUNKS: usize = 4;
 
 /// The text encoders of a model. The refiner has only the larger one.
 pub(crate) struct TextEncoders {
@@ -32,6 +34,19 @@ pub(crate) struct Conditioning {
     pub(crate) states: Tensor,
     /// `(1, width of the larger encoder's projection)`.
     pub(crate) pooled: Tensor,
+}
+
+impl Conditioning {
+    /// How many tokens the network reads.
+    pub(crate) fn tokens(&self) -> usize {
+        self.states.dims().get(1).copied().unwrap_or_default()
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let tensors = [&self.states, &self.pooled];
+        tensors.map(|tensor| 4 * tensor.elem_count() as u64).iter().sum()
+    }
 }
 
 impl TextEncoders {
@@ -82,13 +97,6 @@ impl TextEncoders {
         join().map_err(|e| classify(e, "cannot encode a prompt"))
     }
 
-    /// Values of a token's states, and of a prompt's vector.
-    pub(crate) fn widths(&self) -> (usize, usize) {
-        let small = self.small.as_ref().map_or(0, |small| small.widths().0);
-        let (large, vector) = self.large.widths();
-        (small + large, vector)
-    }
-
     /// Tokens of a chunk: what both encoders have places for.
     fn length(&self) -> usize {
         let small = self.small.as_ref().map_or(usize::MAX, |small| small.positions());
@@ -110,12 +118,19 @@ impl TextEncoders {
         if is_weighted {
             ids.push(Chunk::default().ids(&self.tokenizer, padding, length));
         }
-        let text = encoder.encode(&ids, skipped)?;
+        let texts = ids.chunks(MOST_CHUNKS).map(|ids| encoder.encode(ids, skipped));
+        let texts: Vec<_> = texts.collect::<Result<_>>()?;
+        let all = |part: fn(&ClipText) -> &Tensor| {
+            let parts: Vec<_> = texts.iter().map(part).collect();
+            let all = if let [all] = parts[..] { Ok(all.clone()) } else { Tensor::cat(&parts, 0) };
+            all.map_err(|e| classify(e, "cannot encode a prompt"))
+        };
+        let (states, pooled) = (all(|text| &text.states)?, all(|text| &text.pooled)?);
         if !is_weighted {
-            return Ok((text.states, text.pooled));
+            return Ok((states, pooled));
         }
         let weigh = || {
-            let states = text.states.to_dtype(DType::F32)?;
+            let states = states.to_dtype(DType::F32)?;
             let empty = states.get(chunks.len())?;
             let weighted: Vec<Tensor> = chunks
                 .iter()
@@ -125,7 +140,7 @@ impl TextEncoders {
                     false => states.get(i),
                 })
                 .collect::<candle_core::Result<_>>()?;
-            Ok((Tensor::stack(&weighted, 0)?, text.pooled.narrow(0, 0, chunks.len())?))
+            Ok((Tensor::stack(&weighted, 0)?, pooled.narrow(0, 0, chunks.len())?))
         };
         weigh().map_err(|e| classify(e, "cannot weigh a prompt"))
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::super::room::bytes_in_f32;
 use super::tiles::Tiling;
 use crate::device::{Placement, classify};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -14,6 +15,10 @@ use crate::weights::{Weights, open_upscaler};
 /// becomes are a gigabyte, of which two are there at once.
 const TILE: usize = 512;
 const OVERLAP: usize = 32;
+/// Values of a pixel of what a tile becomes beside those: what is mixed and handed on.
+const OF_PIXEL: u64 = 8;
+/// Bytes of a pixel of what is made: of rows that tiles are mixed in, and of the whole before and after it is resampled.
+const WHOLE: u64 = 24;
 /// Most pixels of what the network makes: 400 megabytes.
 const MAX_PIXELS: usize = 1 << 27;
 
@@ -21,6 +26,8 @@ const MAX_PIXELS: usize = 1 << 27;
 pub(in crate::generate) struct Upscaler {
     network: RrdbNet,
     device: Device,
+    /// Of its weights.
+    bytes: u64,
 }
 
 impl Upscaler {
@@ -31,10 +38,12 @@ impl Upscaler {
                 return Err(Error::new(ErrorKind::ModelNotFound, "there is no such file"));
             }
             // Errors of 16 bits would be seen, and its cost is small beside that of denoising.
-            let weights = Weights::new(open_upscaler(file)?, placement.candle(), DType::F32);
+            let source = open_upscaler(file)?;
+            let bytes = bytes_in_f32(&*source, placement);
+            let weights = Weights::new(source, placement.candle(), DType::F32);
             let network = RrdbNet::load(&weights.root())?;
             weights.check_all_taken(|_| false)?;
-            Ok(Self { network, device: placement.candle().clone() })
+            Ok(Self { network, device: placement.candle().clone(), bytes })
         };
         load().context("upscaler", file.display())
     }
@@ -42,6 +51,23 @@ impl Upscaler {
     /// How many times pictures become larger.
     pub(in crate::generate) fn scale(&self) -> usize {
         self.network.scale()
+    }
+
+    /// Bytes of its weights.
+    pub(in crate::generate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of values while it makes a picture of these sides larger: a tile, and the whole as bytes.
+    pub(in crate::generate) fn bytes_of(&self, (width, height): (usize, usize)) -> u64 {
+        let area = |width: usize, height: usize| {
+            let scale = self.scale() as u64;
+            (width as u64 * scale).saturating_mul(height as u64 * scale)
+        };
+        let tile = area(width.min(TILE), height.min(TILE));
+        let whole = area(width, height);
+        let values = 2 * self.network.features() as u64 + OF_PIXEL;
+        (4 * values * tile).saturating_add(whole.saturating_mul(WHOLE))
     }
 
     /// RGB pixels that many times as large, with their width and height. `goes_on` is asked before each tile.

@@ -9,6 +9,7 @@ use super::super::tests::{assert_same, file, floats};
 use crate::error::ErrorKind;
 use crate::models::clip::{ClipTextConfig, ClipTextModel};
 use crate::models::sdxl::{AutoencoderConfig, AutoencoderKl, UnetConfig};
+use crate::nn::Keep;
 use crate::weights::Component::{TextEncoder, TextEncoder2, UNet, Vae};
 use crate::weights::renamed::Part;
 use crate::weights::{SafeTensorsFile, SingleFile, Weights};
@@ -54,7 +55,7 @@ fn networks_take_all_that_a_component_has() {
     let config = |name: &str| std::fs::read(goldens().join(name)).unwrap();
     let all = weights(UNet);
     let parsed = UnetConfig::parse(&config("generate-unet/refiner/config.json")).unwrap();
-    crate::models::sdxl::UNet::load(&parsed, &all.root()).unwrap();
+    crate::models::sdxl::UNet::load(&parsed, &all.root(), Keep::All).unwrap();
     all.check_all_taken(|_| false).unwrap();
     let all = weights(Vae);
     let parsed = AutoencoderConfig::parse(&config("generate-networks/vae/config.json")).unwrap();
@@ -63,7 +64,8 @@ fn networks_take_all_that_a_component_has() {
     for (component, name) in [(TextEncoder, "l"), (TextEncoder2, "g")] {
         let all = weights(component);
         let parsed = config(&format!("generate-text/{name}.json"));
-        ClipTextModel::load(&ClipTextConfig::parse(&parsed).unwrap(), &all.root()).unwrap();
+        ClipTextModel::load(&ClipTextConfig::parse(&parsed).unwrap(), &all.root(), Keep::All)
+            .unwrap();
         all.check_all_taken(|_| false).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::models::clip::ClipTextConfig;
+use crate::nn::Keep;
 use crate::weights::{ModelDir, Weights};
 
 #[derive(Deserialize)]
@@ -31,7 +32,7 @@ fn encoders() -> TextEncoders {
         let config = ClipTextConfig::parse(config.as_bytes()).unwrap();
         let source = dir.checkpoint(&format!("{folder}/model")).unwrap();
         let weights = Weights::new(source, &Device::Cpu, DType::F32);
-        Arc::new(ClipTextModel::load(&config, &weights.root()).unwrap())
+        Arc::new(ClipTextModel::load(&config, &weights.root(), Keep::All).unwrap())
     };
     TextEncoders {
         tokenizer: Arc::new(ClipTokenizer::read(&dir, "tokenizer").unwrap()),

@@ -2,7 +2,7 @@
 //! the text.
 //!
 //! Keys and values of the text do not depend on the latents. They are made once for a prompt, for all
-//! layers, and taken from it by their number in every step.
+//! layers, and taken from it by their number in every step, which needs the weights for them no more.
 
 use candle_core::{Result, Tensor};
 
@@ -13,7 +13,7 @@ use crate::device::classify;
 use crate::error;
 use crate::kernels::activation::Activation;
 use crate::kernels::attention;
-use crate::nn::{Linear, Mlp, Norm, NormKind, NormOptions, SelfAttention, part};
+use crate::nn::{Blocks, Keep, Linear, Mlp, Norm, NormKind, NormOptions, SelfAttention, part};
 use crate::weights::Scope;
 
 /// Of the norm before a transformer, whatever the configuration says of others.
@@ -23,19 +23,39 @@ const NORM: NormOptions = NormOptions { kind: NormKind::Layer, eps: 1e-5 };
 /// The width of a feed-forward layer as a multiple of the width of a pixel.
 const EXPANSION: usize = 4;
 
-/// What all transformers of a network share, and the number of the next layer with text.
+/// What all transformers of a network share, the number of the next layer with text, and how many of the layers that
+/// need not stay in memory still may.
 pub(super) struct Shared {
     pub(super) groups: usize,
     pub(super) context: usize,
     pub(super) is_linear: bool,
     pub(super) layers: usize,
+    pub(super) keep: Keep,
+    /// Channels of stages whose layers need not stay.
+    pub(super) widest: usize,
+}
+
+impl Shared {
+    /// How many layers of the next transformer stay.
+    fn keep(&mut self, stage: &StageConfig) -> Keep {
+        match &mut self.keep {
+            Keep::First(left) if stage.channels == self.widest => {
+                let kept = stage.layers.min(*left);
+                *left -= kept;
+                Keep::First(kept)
+            }
+            _ => Keep::All,
+        }
+    }
 }
 
 /// A norm, a linear map, layers, and a linear map back to what came in.
 pub(super) struct Transformer {
     norm: GroupNorm,
     proj_in: Linear,
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
+    /// Of each layer, to keys and values of a text.
+    texts: Blocks<Linear>,
     proj_out: Linear,
 }
 
@@ -47,7 +67,8 @@ impl Transformer {
     ) -> error::Result<Self> {
         let c = stage.channels;
         let norm = GroupNormOptions { groups: shared.groups, eps: OUTER_EPS };
-        let projection = |name: &str| match shared.is_linear {
+        let is_linear = shared.is_linear;
+        let projection = |name: &str| match is_linear {
             true => Linear::load(&scope.at(name), c, c, true),
             false => {
                 let weight = scope.at(name).get((c, c, 1, 1), "weight")?;
@@ -56,13 +77,20 @@ impl Transformer {
                 Linear::new(&rows, &scope.at(name).get_f32(c, "bias")?)
             }
         };
+        let (first, context, keep) = (shared.layers, shared.context, shared.keep(stage));
+        shared.layers += stage.layers;
+        let (layers, count, heads) = (scope.at("transformer_blocks"), stage.layers, stage.heads);
+        let layer = move |i: usize, scope: &Scope| Layer::load(scope, (c, heads), first + i);
+        let text = move |_: usize, scope: &Scope| {
+            let kv = ["to_k", "to_v"].map(|name| scope.at("attn2").at(name));
+            Linear::load_joined(&kv, context, c, false)
+        };
         Ok(Self {
             norm: GroupNorm::load(&scope.at("norm"), c, norm)?,
             proj_in: projection("proj_in")?,
             proj_out: projection("proj_out")?,
-            layers: (0..stage.layers)
-                .map(|i| Layer::load(&scope.at("transformer_blocks").at(i), stage, shared))
-                .collect::<error::Result<_>>()?,
+            layers: Blocks::load(&layers, count, keep, layer)?,
+            texts: Blocks::load(&layers, count, keep, text)?,
         })
     }
 
@@ -71,20 +99,25 @@ impl Transformer {
         let (b, h, w, c) = x.dims4()?;
         let y = self.norm.forward(x, Activation::Identity)?.reshape((b, h * w, c))?;
         let mut y = self.proj_in.forward(&y)?;
-        for layer in &self.layers {
-            y = layer.forward(y, prompts)?;
-        }
+        self.layers.for_each(|_, layer| {
+            y = layer.forward(&y, prompts)?;
+            Ok(())
+        })?;
         self.proj_out.forward_onto(&y.reshape((b, h, w, c))?, None, Some(x))
     }
 
-    pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.iter()
+    /// What every layer makes of the tokens `(1, n, context)` of a text, behind those of layers before.
+    pub(super) fn keys_values(&self, tokens: &Tensor, layers: &mut Vec<KeysValues>) -> Result<()> {
+        self.texts.for_each(|_, kv| {
+            layers.push(kv.forward(tokens)?);
+            Ok(())
+        })
     }
 }
 
 /// `x + attention(norm1(x))`, the same with the text, then `x + feed_forward(norm3(x))`
 /// (`BasicTransformerBlock`).
-pub(super) struct Layer {
+struct Layer {
     norm1: Norm,
     pixels: SelfAttention,
     norm2: Norm,
@@ -94,14 +127,12 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    fn load(scope: &Scope, stage: &StageConfig, shared: &mut Shared) -> error::Result<Self> {
-        let (c, heads) = (stage.channels, stage.heads);
+    /// Layer `number` of the network, with `c` channels.
+    fn load(scope: &Scope, (c, heads): (usize, usize), number: usize) -> error::Result<Self> {
         let norm = |name: &str| Norm::load(&scope.at(name), c, NORM);
         let attn1 = scope.at("attn1");
         let qkv = ["to_q", "to_k", "to_v"].map(|name| attn1.at(name));
         let scale = SelfAttention::scale(c, heads);
-        let number = shared.layers;
-        shared.layers += 1;
         Ok(Self {
             norm1: norm("norm1")?,
             pixels: SelfAttention {
@@ -112,28 +143,22 @@ impl Layer {
                 proj: Linear::load(&attn1.at("to_out.0"), c, c, true)?,
             },
             norm2: norm("norm2")?,
-            text: CrossAttention::load(&scope.at("attn2"), stage, shared.context, number)?,
+            text: CrossAttention::load(&scope.at("attn2"), (c, heads), number)?,
             norm3: norm("norm3")?,
             mlp: Mlp::load_geglu(&scope.at("ff"), c, EXPANSION * c)?,
         })
     }
 
-    fn forward(&self, x: Tensor, prompts: &Prompts) -> Result<Tensor> {
-        let x = self.pixels.forward(&x, Some(&self.norm1), None, Some(&x))?;
+    fn forward(&self, x: &Tensor, prompts: &Prompts) -> Result<Tensor> {
+        let x = self.pixels.forward(x, Some(&self.norm1), None, Some(x))?;
         let x = self.text.forward(&x, &self.norm2, prompts)?;
         self.mlp.forward(&x, Some(&self.norm3), Some(&x))
-    }
-
-    /// Of the tokens `(1, n, context)` of a text.
-    pub(super) fn keys_values(&self, tokens: &Tensor) -> Result<KeysValues> {
-        self.text.keys_values(tokens)
     }
 }
 
 /// Queries of pixels for keys and values of a text.
 struct CrossAttention {
     q: Linear,
-    kv: Linear,
     proj: Linear,
     heads: usize,
     options: attention::Options,
@@ -142,27 +167,15 @@ struct CrossAttention {
 }
 
 impl CrossAttention {
-    fn load(
-        scope: &Scope,
-        stage: &StageConfig,
-        context: usize,
-        number: usize,
-    ) -> error::Result<Self> {
-        let (c, heads) = (stage.channels, stage.heads);
-        let kv = ["to_k", "to_v"].map(|name| scope.at(name));
+    fn load(scope: &Scope, (c, heads): (usize, usize), number: usize) -> error::Result<Self> {
         let scale = SelfAttention::scale(c, heads);
         Ok(Self {
             q: Linear::load(&scope.at("to_q"), c, c, false)?,
-            kv: Linear::load_joined(&kv, context, c, false)?,
             proj: Linear::load(&scope.at("to_out.0"), c, c, true)?,
             heads,
             options: attention::Options { scale, ..Default::default() },
             number,
         })
-    }
-
-    fn keys_values(&self, tokens: &Tensor) -> Result<KeysValues> {
-        self.kv.forward(tokens)
     }
 
     /// `x + attention(norm(x), text)`.

@@ -132,6 +132,49 @@ impl UnetConfig {
     pub(crate) fn time_width(&self) -> usize {
         4 * self.stages[0].channels
     }
+
+    /// Channels of the largest layers of transformers, which are most of the network.
+    pub(crate) fn widest(&self) -> usize {
+        self.stages.iter().map(|stage| stage.channels).max().unwrap_or_default()
+    }
+
+    /// Layers of transformers in a stage: on the way down, in the middle, on the way up.
+    fn layers(&self, i: usize) -> usize {
+        let stage = &self.stages[i];
+        let down = if stage.attends_down { stage.blocks } else { 0 };
+        let middle = usize::from(i + 1 == self.stages.len());
+        let up = if stage.attends_up { stage.blocks + 1 } else { 0 };
+        (down + middle + up) * stage.layers
+    }
+
+    /// How many layers of transformers need not stay in memory: those with the most channels, which have one size.
+    pub(crate) fn large_layers(&self) -> usize {
+        let is_large = |i: &usize| self.stages[*i].channels == self.widest();
+        (0..self.stages.len()).filter(is_large).map(|i| self.layers(i)).sum()
+    }
+
+    /// Whether a tensor is of such a layer.
+    pub(crate) fn is_of_large_layer(&self, name: &str) -> bool {
+        let mut parts = name.split('.');
+        let (part, number) = (parts.next(), parts.next());
+        let number = number.and_then(|number| number.parse::<usize>().ok());
+        let last = self.stages.len() - 1;
+        let stage = match (part, number) {
+            (Some("down_blocks"), Some(i)) => Some(i),
+            (Some("mid_block"), _) => Some(last),
+            (Some("up_blocks"), Some(i)) => last.checked_sub(i),
+            _ => None,
+        };
+        let stage = stage.and_then(|i| self.stages.get(i));
+        name.contains(".transformer_blocks.")
+            && stage.is_some_and(|stage| stage.channels == self.widest())
+    }
+
+    /// Values that all layers make of a token of a text.
+    pub(crate) fn text_values(&self) -> usize {
+        let of_stage = |i: usize| 2 * self.stages[i].channels * self.layers(i);
+        (0..self.stages.len()).map(of_stage).sum()
+    }
 }
 
 fn stages(fields: &Fields<'_>, channels: &[usize]) -> Result<Vec<StageConfig>> {

@@ -16,7 +16,7 @@ mod tests;
 
 use candle_core::{DType, Result, Tensor};
 
-use self::attention::{Shared, Transformer};
+use self::attention::Shared;
 use self::blocks::{Down, Middle, Step, Up};
 pub(crate) use self::config::{AddedConfig, UnetConfig};
 use self::embedding::{Embedding, Sinusoids};
@@ -27,7 +27,7 @@ use super::layers::{GroupNorm, conv};
 use crate::device::classify;
 use crate::error::{self, Error};
 use crate::kernels::activation::Activation;
-use crate::nn::Conv2d;
+use crate::nn::{Conv2d, Keep};
 use crate::weights::Scope;
 
 /// What SDXL is told beside the text.
@@ -58,7 +58,8 @@ pub(crate) struct UNet {
 }
 
 impl UNet {
-    pub(crate) fn load(config: &UnetConfig, scope: &Scope) -> error::Result<Self> {
+    /// `keep` is about the [large layers](UnetConfig::large_layers); all else stays.
+    pub(crate) fn load(config: &UnetConfig, scope: &Scope, keep: Keep) -> error::Result<Self> {
         let first = config.stages[0].channels;
         let width = config.time_width();
         let shared = &mut Shared {
@@ -66,6 +67,8 @@ impl UNet {
             context: config.cross_attention_dim,
             is_linear: config.use_linear_projection,
             layers: 0,
+            keep,
+            widest: config.widest(),
         };
         let added = |added: &AddedConfig| {
             Embedding::load(&scope.at("add_embedding"), added.input_dim, width)
@@ -149,12 +152,10 @@ impl UNet {
         let tokens = text.to_dtype(self.dtype)?.unsqueeze(0)?;
         let down = self.down.iter().flat_map(Down::transformers);
         let up = self.up.iter().flat_map(Up::transformers);
-        let layers = down
-            .chain(self.middle.transformers())
-            .chain(up)
-            .flat_map(Transformer::layers)
-            .map(|layer| layer.keys_values(&tokens))
-            .collect::<Result<_>>()?;
+        let mut layers = Vec::with_capacity(self.layers);
+        for transformer in down.chain(self.middle.transformers()).chain(up) {
+            transformer.keys_values(&tokens, &mut layers)?;
+        }
         Ok(Prompt { layers, added: self.embed(added)?, tokens: text.dim(0)? })
     }
 

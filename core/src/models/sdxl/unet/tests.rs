@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use super::super::tests::{difference, tolerance};
 use super::super::{Added, FreeU, Prompt, UNet, UnetConfig};
 use super::config::StageConfig;
 use crate::error::ErrorKind;
+use crate::nn::Keep;
 use crate::weights::{SafeTensorsFile, Source, Weights};
 
 const KINDS: [&str; 3] = ["base", "refiner", "sd1"];
@@ -24,7 +26,7 @@ fn load(kind: &str, dtype: DType) -> UNet {
     let file = path(kind, "diffusion_pytorch_model.safetensors");
     let weights =
         Weights::new(Arc::new(SafeTensorsFile::open(&file).unwrap()), &Device::Cpu, dtype);
-    let network = UNet::load(&config(kind), &weights.root()).unwrap();
+    let network = UNet::load(&config(kind), &weights.root(), Keep::All).unwrap();
     weights.check_all_taken(|_| false).unwrap();
     network
 }
@@ -81,6 +83,62 @@ fn every_kind_computes_what_diffusers_does() {
         let worst = difference(&golden.answer(&load(kind, DType::BF16)), &golden.output);
         println!("{kind} in bf16: {worst:.1e}");
         assert!((1e-5..=0.03).contains(&worst), "{kind} in bf16 differs by {worst}");
+    }
+}
+
+/// Layers that are read again give what they give when they stay, and are counted as what they are.
+#[test]
+fn large_layers_need_not_stay() {
+    for kind in KINDS {
+        let file = SafeTensorsFile::open(&path(kind, "diffusion_pytorch_model.safetensors"));
+        let file: Arc<dyn Source> = Arc::new(file.unwrap());
+        let (config, golden) = (config(kind), Golden::of(kind));
+        let mut sizes: BTreeMap<String, usize> = BTreeMap::new();
+        for name in file.names().iter().filter(|name| config.is_of_large_layer(name)) {
+            let (before, rest) = name.split_once(".transformer_blocks.").unwrap();
+            let layer = format!("{before} {}", rest.split('.').next().unwrap());
+            *sizes.entry(layer).or_default() += file.shape(name).unwrap().iter().product::<usize>();
+        }
+        assert_eq!(sizes.len(), config.large_layers(), "{kind}");
+        assert!(sizes.values().all(|size| Some(size) == sizes.values().next()), "{kind}");
+
+        let expected = golden.answer(&load(kind, DType::F32));
+        for keep in 0..=sizes.len() {
+            let weights = Weights::new(Arc::clone(&file), &Device::Cpu, DType::F32);
+            let network = UNet::load(&config, &weights.root(), Keep::First(keep)).unwrap();
+            for _ in 0..2 {
+                let found = golden.answer(&network);
+                assert_eq!(difference(&found, &expected), 0.0, "{kind}, {keep} stay");
+            }
+            let prompts = golden.prompts(&network);
+            let layers = prompts[0].layers.iter();
+            let values: usize = layers.map(|layer| layer.dim(2).unwrap()).sum();
+            assert_eq!(values, config.text_values());
+        }
+    }
+}
+
+#[test]
+fn most_of_the_published_network_need_not_stay() {
+    let config = UnetConfig::parse(
+        br#"{"block_out_channels": [320, 640, 1280], "layers_per_block": 2,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20]}"#,
+    );
+    let config = config.unwrap();
+    assert_eq!(config.large_layers(), 60);
+    assert_eq!(config.text_values(), 2 * (60 * 1280 + 10 * 640));
+    for (name, is_large) in [
+        ("down_blocks.2.attentions.1.transformer_blocks.9.norm1.weight", true),
+        ("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", true),
+        ("up_blocks.0.attentions.2.transformer_blocks.3.ff.net.2.bias", true),
+        ("up_blocks.1.attentions.2.transformer_blocks.1.ff.net.2.bias", false),
+        ("up_blocks.0.attentions.2.proj_in.weight", false),
+        ("up_blocks.7.attentions.2.transformer_blocks.1.norm1.bias", false),
+        ("conv_in.weight", false),
+    ] {
+        assert_eq!(config.is_of_large_layer(name), is_large, "{name}");
     }
 }
 

@@ -1,6 +1,6 @@
-//! How much of the networks stays in memory.
+//! How much of a model's networks stays in memory.
 //!
-//! The networks of an edit are used one after the other: text encoder, transformer, autoencoder.
+//! Networks that make pictures are used one after the other: text encoder, denoising network, autoencoder.
 //! Without a bound all of them stay. With one, and if they do not fit together, a network makes room
 //! for the next, and blocks that do not fit are read from their files again whenever they run.
 
@@ -16,16 +16,16 @@ const READ: u64 = 4;
 
 /// Bytes of a network's tensors, as they are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bytes {
+pub(crate) struct Bytes {
     /// Of one block.
-    pub(super) block: u64,
-    pub(super) blocks: usize,
+    pub(crate) block: u64,
+    pub(crate) blocks: usize,
     /// Of everything else that has to be there.
-    pub(super) rest: u64,
+    pub(crate) rest: u64,
 }
 
 /// Whose a tensor is, and how many bytes it takes.
-pub(super) enum Share {
+pub(crate) enum Share {
     None,
     Block(u64),
     Rest(u64),
@@ -33,7 +33,7 @@ pub(super) enum Share {
 
 impl Bytes {
     /// Of the tensors of `source` by their names and numbers of values, in `blocks` blocks.
-    pub(super) fn of(
+    pub(crate) fn of(
         source: &dyn Source,
         blocks: usize,
         share: impl Fn(&str, &[usize]) -> Share,
@@ -49,13 +49,13 @@ impl Bytes {
         Self { block: in_blocks.div_ceil(blocks.max(1) as u64), blocks, rest }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.rest.saturating_add(self.block.saturating_mul(self.blocks as u64))
     }
 }
 
 /// Fails unless `bytes` are allowed beside what a program takes anyway.
-pub(super) fn check(memory: u64, bytes: u64) -> Result<()> {
+pub(crate) fn check(memory: u64, bytes: u64) -> Result<()> {
     let least = bytes.saturating_add(OVERHEAD);
     if least <= memory {
         return Ok(());
@@ -71,22 +71,30 @@ pub(super) fn check(memory: u64, bytes: u64) -> Result<()> {
     .with("field", "max_memory"))
 }
 
+/// The least bytes that some networks, which are there together, take beside `other` bytes: all of them, or one block
+/// after the other.
+pub(crate) fn least<const N: usize>(networks: [&Bytes; N], other: u64) -> u64 {
+    let sum = |of: &dyn Fn(&Bytes) -> u64| {
+        networks.iter().fold(other, |sum, network| sum.saturating_add(of(network)))
+    };
+    let largest = networks.iter().map(|network| network.block).max().unwrap_or_default();
+    let in_turn = sum(&|network| network.rest).saturating_add(READ.saturating_mul(largest));
+    in_turn.min(sum(&Bytes::total))
+}
+
 /// How many blocks of each of some networks, which are there together, stay in `memory` bytes beside
 /// `other` bytes; those of the first network go first. An error if not even one block after the other
 /// fits.
-pub(super) fn keep<const N: usize>(
+pub(crate) fn keep<const N: usize>(
     networks: [&Bytes; N],
     memory: u64,
     other: u64,
 ) -> Result<[usize; N]> {
-    let sum = |of: &dyn Fn(&Bytes) -> u64| {
-        networks.iter().fold(other, |sum, network| sum.saturating_add(of(network)))
-    };
-    if check(memory, sum(&Bytes::total)).is_ok() {
+    let all = networks.iter().fold(other, |sum, network| sum.saturating_add(network.total()));
+    if check(memory, all).is_ok() {
         return Ok(networks.map(|network| network.blocks));
     }
-    let largest = networks.iter().map(|network| network.block).max().unwrap_or_default();
-    let least = sum(&|network| network.rest).saturating_add(READ.saturating_mul(largest));
+    let least = least(networks, other);
     check(memory, least)?;
     let mut left = memory - OVERHEAD - least;
     Ok(networks.map(|network| {
