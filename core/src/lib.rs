@@ -85,7 +85,6 @@ pub mod gpu_check;
 mod hub;
 mod kernels;
 mod limits;
-mod memory;
 mod models;
 mod nn;
 mod options;

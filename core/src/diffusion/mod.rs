@@ -1,8 +1,10 @@
-//! THE denoising loop, for every pipeline that starts from noise, and the planner of its batches.
+//! THE denoising loop, for every pipeline that starts from noise, the planner of its batches, and what of the networks
+//! stays in memory.
 
 mod denoise;
 mod flow;
 mod guidance;
+pub(crate) mod memory;
 mod picture;
 mod plan;
 mod preview;

@@ -13,10 +13,10 @@ use super::recipe::{self, Recipe};
 use super::room::Room;
 use super::vision::VisionInput;
 use crate::device::{Placement, Precision};
+use crate::diffusion::memory::{Bytes, Share};
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::{self, Task};
 use crate::kernels::linear::bytes_of_weight;
-use crate::memory::{Bytes, Share};
 use crate::models::qwen_image::{
     Modulation, QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig,
 };

@@ -20,10 +20,10 @@ pub use request::{EditOptions, EditRequest, NegativePrompt, OutputSize, Preset};
 
 use crate::control::Control;
 use crate::device::Placement;
+use crate::diffusion::memory::Bytes;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::memory::Bytes;
 use crate::models::qwen_image::{QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig};
 use crate::models::qwen2_5_vl::VlConfig;
 use crate::options::{LoadOptions, Lora};
