@@ -1,6 +1,7 @@
 //! What the pictures of a request are made from: prompts as states, pictures as latents.
 
 use candle_core::Tensor;
+use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use super::aspect::class;
@@ -13,15 +14,14 @@ use super::room::{Phase, Prepared};
 use super::run::Run;
 use super::upscale::{Upscale, larger, whole_multiples};
 use crate::device::classify;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::pixels::{Filter, Image, Input, Step, apply_steps};
 
 /// What the pictures of a request are made from.
 pub(super) struct Condition<'a> {
     pub(super) request: &'a GenerateRequest,
-    pub(super) positive: Conditioning,
-    /// With guidance.
-    pub(super) negative: Option<Conditioning>,
+    /// Nothing where nothing is left to be made.
+    pub(super) texts: Option<Texts>,
     /// The picture that it starts from.
     pub(super) picture: Option<Picture>,
     /// Width and height in pixels that the network makes.
@@ -30,6 +30,20 @@ pub(super) struct Condition<'a> {
     pub(super) made: Option<Image>,
     /// What its pictures say of how they were made.
     pub(super) notes: Vec<String>,
+}
+
+/// The prompts of a request.
+pub(super) struct Texts {
+    pub(super) positive: Conditioning,
+    /// With guidance.
+    pub(super) negative: Option<Conditioning>,
+}
+
+impl Texts {
+    /// Bytes that they take.
+    fn bytes(&self) -> u64 {
+        self.positive.bytes() + self.negative.as_ref().map_or(0, Conditioning::bytes)
+    }
 }
 
 /// What of a picture the network sees.
@@ -77,51 +91,53 @@ impl Run<'_> {
     ) -> Vec<Result<Condition<'a>>> {
         let beginnings: Vec<_> = requests.iter().map(|request| self.begin(request)).collect();
         let kept = beginnings.iter().flatten().map(Beginning::bytes).sum();
-        let texts = match beginnings.iter().any(Result::is_ok) {
-            true => {
-                let room = self.model.make_room(Phase::Texts, kept);
-                room.and_then(|()| self.model.networks.texts()).map(Some)
-            }
-            false => Ok(None),
-        };
+        let encoders = LazyCell::new(|| {
+            self.model.make_room(Phase::Texts, kept)?;
+            self.model.networks.texts()
+        });
         let mut known = HashMap::new();
+        let mut condition = |request, beginning: Beginning| {
+            let Beginning { picture, size, made, notes } = beginning;
+            let texts = match made {
+                Some(_) => None,
+                None => {
+                    let encoders = encoders.as_ref().map_err(Error::again)?;
+                    Some(self.texts(request, encoders, &mut known)?)
+                }
+            };
+            Ok(Condition { request, texts, picture, size, made, notes })
+        };
         let each = requests.iter().zip(beginnings).enumerate();
         each.map(|(i, (request, beginning))| {
-            let made = beginning.and_then(|beginning| match &texts {
-                Ok(texts) => self.condition(request, beginning, texts.as_ref(), &mut known),
-                Err(error) => Err(error.again()),
-            });
-            made.map_err(|error| error.with("request", first + i))
+            let made = beginning.and_then(|beginning| condition(request, beginning));
+            made.map_err(|error: Error| error.with("request", first + i))
         })
         .collect()
     }
 
-    fn condition<'a>(
+    fn texts<'a>(
         &self,
         request: &'a GenerateRequest,
-        beginning: Beginning,
-        texts: Option<&TextEncoders>,
+        encoders: &TextEncoders,
         known: &mut HashMap<(&'a str, bool), Conditioning>,
-    ) -> Result<Condition<'a>> {
-        let texts = texts.ok_or_else(|| Error::new(ErrorKind::Internal, "no text encoders"))?;
+    ) -> Result<Texts> {
         let mut encode = |field: &'static str, prompt: &'a str| {
             if let Some(text) = known.get(&(prompt, request.as_is)) {
                 return Ok(text.clone());
             }
             self.control.check()?;
             let text = self
-                .encode(texts, prompt, request.as_is)
+                .encode(encoders, prompt, request.as_is)
                 .map_err(|error: Error| error.with("field", field))?;
             known.insert((prompt, request.as_is), text.clone());
             Ok(text)
         };
-        let Beginning { picture, size, made, notes } = beginning;
         let positive = encode("prompt", &request.prompt)?;
         let negative = match self.options.is_guided() {
             true => Some(encode("negative_prompt", &request.negative_prompt)?),
             false => None,
         };
-        Ok(Condition { request, positive, negative, picture, size, made, notes })
+        Ok(Texts { positive, negative })
     }
 
     /// All of a request but its prompts.
@@ -287,8 +303,8 @@ fn bytes(picture: Option<&Picture>, made: Option<&Image>) -> u64 {
 impl Condition<'_> {
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> u64 {
-        let texts = self.positive.bytes() + self.negative.as_ref().map_or(0, Conditioning::bytes);
-        texts + bytes(self.picture.as_ref(), self.made.as_ref())
+        self.texts.as_ref().map_or(0, Texts::bytes)
+            + bytes(self.picture.as_ref(), self.made.as_ref())
     }
 
     pub(super) fn part(&self) -> Option<&Part> {

@@ -33,7 +33,7 @@ pub(super) struct Prompts {
 }
 
 /// The network with the patch of the inpaint engine.
-pub(super) struct Patched<'a> {
+pub(super) struct PatchedUnet<'a> {
     pub(super) unet: &'a UNet,
     /// The steps that are made with it; the network alone goes on.
     pub(super) steps: usize,
@@ -54,7 +54,7 @@ pub(super) struct GenerateDenoiser<'a> {
     pub(super) unet: &'a UNet,
     pub(super) prediction: Prediction,
     pub(super) refiner: Option<Refining<'a>>,
-    pub(super) patched: Option<Patched<'a>>,
+    pub(super) patched: Option<PatchedUnet<'a>>,
     pub(super) options: &'a GenerateOptions,
     /// Of each sample.
     pub(super) prompts: Vec<Prompts>,
@@ -68,10 +68,10 @@ impl GenerateDenoiser<'_> {
     }
 
     fn asked(&self, evaluation: &Evaluation<'_>) -> Asked {
-        let has_features = |patched: &Patched<'_>| {
+        let has_features = |patched: &PatchedUnet<'_>| {
             patched.features.get(evaluation.sample).is_some_and(Option::is_some)
         };
-        let is_patched = |patched: &Patched<'_>| {
+        let is_patched = |patched: &PatchedUnet<'_>| {
             evaluation.question.step < patched.steps && has_features(patched)
         };
         match &self.patched {

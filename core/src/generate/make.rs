@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::{Result as Computed, Tensor};
 
-use super::condition::{Condition, latents_of};
-use super::denoiser::{GenerateDenoiser, Patched, Prompts, SizedPrompt};
+use super::condition::{Condition, Texts, latents_of};
+use super::denoiser::{GenerateDenoiser, PatchedUnet, Prompts, SizedPrompt};
 use super::metadata::Recipe;
 use super::options::{SizeGuidance, Start};
 use super::prompt::encode::Conditioning;
@@ -62,7 +62,10 @@ impl Run<'_> {
             })
         };
         let each = outputs.iter().map(|output| {
-            let Condition { request, positive: with, negative: against, .. } = output.condition;
+            let Condition { request, texts, .. } = output.condition;
+            let Some(Texts { positive: with, negative: against }) = texts else {
+                return Err(Error::new(ErrorKind::Internal, "a prompt is missing"));
+            };
             let against = against.as_ref().map(|text| {
                 let prompt = (request.negative_prompt.as_str(), request.as_is);
                 sized(Branch::Negative, prompt, text, negative)
@@ -175,21 +178,23 @@ impl Run<'_> {
         let mut samples = Vec::with_capacity(outputs.len());
         for output in outputs {
             let sampler = self.sampler(output.seed, output.condition)?;
-            let guidance = output.condition.negative.is_some().then_some(options.guidance_scale);
+            let guidance = options.is_guided().then_some(options.guidance_scale);
             let number = output.request * options.n + output.variant;
             samples.push(Sample { sampler: Box::new(sampler), guidance, output: number });
         }
         let prompts = self.prompts(outputs, unets)?;
         let prediction = model.prediction;
         let (unet, refiner) = (&*unets.unet, unets.refiner.clone());
-        let patched = unets.patched.as_ref().map(|unet| Patched {
+        let patched = unets.patched.as_ref().map(|unet| PatchedUnet {
             unet,
             steps: (PATCHED * (self.sigmas[0].len() - 1) as f64).round_ties_even() as usize,
             features: outputs.iter().map(|output| output.condition.features().cloned()).collect(),
         });
         // With a refiner it is that which goes on.
         let patched = match (patched, &refiner) {
-            (Some(patched), Some(refining)) => Some(Patched { steps: refining.first, ..patched }),
+            (Some(patched), Some(refining)) => {
+                Some(PatchedUnet { steps: refining.first, ..patched })
+            }
             (patched, _) => patched,
         };
         let passes = Passes::new(model.placement.device());

@@ -266,14 +266,13 @@ impl Model {
             let prompts: HashSet<_> = outputs
                 .iter()
                 .flat_map(|output| {
-                    let request = output.request;
-                    let negative = output.negative.as_ref().map(|text| (text, true));
-                    let texts = [Some((&output.positive, false)), negative].into_iter().flatten();
-                    texts.map(move |(text, is_negative)| {
-                        let prompt = match is_negative {
-                            true => &request.negative_prompt,
-                            false => &request.prompt,
-                        };
+                    let (request, texts) = (output.request, output.texts.as_ref());
+                    let positive = texts.map(|texts| (&request.prompt, false, &texts.positive));
+                    let negative = texts.and_then(|texts| {
+                        Some((&request.negative_prompt, true, texts.negative.as_ref()?))
+                    });
+                    let texts = [positive, negative].into_iter().flatten();
+                    texts.map(move |(prompt, is_negative, text)| {
                         (prompt.as_str(), request.as_is, is_negative, text.tokens())
                     })
                 })

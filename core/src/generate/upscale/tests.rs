@@ -121,6 +121,11 @@ fn fast_ones_and_large_ones_are_what_the_network_makes() {
     assert_eq!(fast.len(), 2);
     assert_eq!((fast[0].image.width(), fast[0].image.height()), (100, 80));
     assert!(fast[0].image == fast[1].image && fast[0].notes.is_empty());
+    // Prompts are of no meaning for it: this one could not be encoded.
+    let unread = GenerateRequest { prompt: "<|endoftext|>".to_owned(), ..request.clone() };
+    assert!(pipeline.generate(&unread.clone(), &options).is_err());
+    let same = pipeline.generate(&unread.upscale(Upscale::fast(2.0)), &options).unwrap();
+    assert!(same[0].image == fast[0].image);
     assert_eq!(fast[1].seed, 2);
     assert_eq!(fast[0].values.as_ref().unwrap().len(), 100 * 80 * 3);
     // Nothing was generated, so files say nothing of it.
