@@ -3,7 +3,8 @@ use candle_core::{DType, Device, Tensor};
 use super::super::activation::Activation;
 use super::super::norm::{self, Kind};
 use super::super::testing::{allowed, assert_close, everywhere, is_emulated, rounded, values};
-use super::{Combine, Options, Weights, Window, forward, forward_two, reference};
+use super::{Combine, Options, Weights, Window, bytes_of_weight, forward, forward_two, reference};
+use crate::kernels::cpu::Isa;
 
 const PLAIN: Options<'static> = Options {
     norm: None,
@@ -149,6 +150,38 @@ fn bfloat16_is_exact_but_for_rounding() {
             let found = forward(&x, &weights, &options).unwrap();
             assert_eq!(found.dtype(), DType::BF16);
             assert_close(&rounded(&found), &rounded(&expected), 0.13, &format!("{isa:?} bf16"));
+        }
+    });
+}
+
+/// Engines that multiply `f32` numbers keep weights of 16 bits as they are, and give what they give for the same numbers
+/// in 32 bits, to the last bit.
+#[test]
+fn weights_of_16_bits_stay_so_and_lose_nothing() {
+    everywhere(|isa| {
+        if isa > Isa::Avx512 || is_emulated() {
+            return;
+        }
+        assert_eq!(bytes_of_weight(DType::BF16, &Device::Cpu), 2);
+        assert_eq!(bytes_of_weight(DType::F32, &Device::Cpu), 4);
+        // The last ones go through the depth in parts, and through two layers at once.
+        for (rows, k, n) in [(1, 1, 1), (3, 17, 9), (70, 100, 65), (300, 33, 130), (140, 9000, 40)]
+        {
+            let x = rounded(&values(&[rows, k], 1));
+            let weight = rounded(&values(&[n, k], 2));
+            let bias = values(&[n], 3);
+            let narrow = Weights::new(&weight.to_dtype(DType::BF16).unwrap(), &bias).unwrap();
+            let wide = Weights::new(&weight, &bias).unwrap();
+            let of = |weights: &Weights| forward(&x, weights, &PLAIN).unwrap();
+            let what = format!("{isa:?} {rows} {k} {n}");
+            assert_close(&of(&narrow), &of(&wide), 0.0, &what);
+            let second = rounded(&values(&[24, n], 4));
+            let bias = values(&[24], 5);
+            let two = |first: &Weights, dtype| {
+                let second = Weights::new(&second.to_dtype(dtype).unwrap(), &bias).unwrap();
+                forward_two(&x, [first, &second], Activation::GeluTanh, &PLAIN).unwrap()
+            };
+            assert_close(&two(&narrow, DType::BF16), &two(&wide, DType::F32), 0.0, &what);
         }
     });
 }

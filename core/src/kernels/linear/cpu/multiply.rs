@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::pack::PART;
+use super::pack::{Geometry, PART, widen};
 use super::{Call, Combine, Layer};
 use crate::kernels::activation::cpu::{Function, with_function};
 use crate::kernels::cpu::{
@@ -19,6 +19,8 @@ const GROUP: usize = 12;
 thread_local! {
     /// Sums of a block, while the depth is gone through in slices.
     static SUMS: Cell<Vec<Aligned<{ MAX_ROWS * MAX_COLS }>>> = const { Cell::new(Vec::new()) };
+    /// A part of a panel that is kept as bfloat16 numbers, as `f32` ones.
+    static WIDE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// Multiplies packed rows with panels of weights, and finishes the results.
@@ -38,13 +40,14 @@ impl Product for Right<'_> {
 
     #[inline(always)]
     unsafe fn run<E: Engine>(self) {
-        let chunks = self.layer.weights.geometry.chunks;
+        let Geometry { chunks, is_narrow, .. } = self.layer.weights.geometry;
         let parts = E::left_lines(chunks).div_ceil(PART).max(1);
         // With parts, the sums of a group of panels are kept from one to the next.
         let group = if parts > 1 { GROUP } else { 1 };
         let tiles = self.tiles.len();
         let mut kept = SUMS.take();
         kept.resize(kept.len().max(group * tiles), Aligned([0.0; MAX_ROWS * MAX_COLS]));
+        let mut wide = if is_narrow { WIDE.take() } else { Vec::new() };
         // SAFETY: the packed panels have these sizes, and there are sums for each tile and panel of a
         // group; results of the tiles' valid rows and the panels' valid columns lie inside `out`, and
         // no other task has them.
@@ -54,11 +57,15 @@ impl Product for Right<'_> {
                 for index in 0..parts {
                     for panel in first..self.panels.end.min(first + group) {
                         let sums = kept.as_mut_ptr().add((panel - first) * tiles);
-                        self.multiply::<E>(panel, part(chunks, parts, index), sums.cast());
+                        let range = part(chunks, parts, index);
+                        self.multiply::<E>(panel, range, &mut wide, sums.cast());
                     }
                 }
             }
             E::leave();
+        }
+        if is_narrow {
+            WIDE.set(wide);
         }
         SUMS.set(kept);
     }
@@ -68,9 +75,15 @@ impl Right<'_> {
     /// Adds a range of the depth to the sums of all tiles and a panel: a slice of the panel for one tile
     /// after the other, then the next slice. Finishes the sums that are complete.
     #[inline(always)]
-    unsafe fn multiply<E: Engine>(&self, panel: usize, range: Range<usize>, sums: *mut f32) {
+    unsafe fn multiply<E: Engine>(
+        &self,
+        panel: usize,
+        range: Range<usize>,
+        wide: &mut Vec<Line>,
+        sums: *mut f32,
+    ) {
         let weights = self.layer.weights;
-        let chunks = weights.geometry.chunks;
+        let Geometry { chunks, right_lines, is_narrow, .. } = weights.geometry;
         let slice = E::SLICE.min(chunks).max(1);
         // Sums that are complete at once need one place.
         let apart = if slice < chunks || range.len() < chunks { MAX_ROWS * MAX_COLS } else { 0 };
@@ -78,12 +91,20 @@ impl Right<'_> {
         let runs = count.div_ceil(TILES);
         // SAFETY: see `run`.
         unsafe {
-            let panel_lines = weights.lines.as_ptr().add(panel * E::right_lines(chunks));
+            let mut panel_lines = weights.lines.as_ptr().add(panel * right_lines);
+            if is_narrow {
+                let lines = E::right_lines(range.len());
+                wide.resize(wide.len().max(lines), Line::ZERO);
+                let from = panel_lines.add(E::right_lines(range.start) / 2);
+                widen::<E::S>(from, &mut wide[..lines]);
+                // As if all of the panel were there.
+                panel_lines = wide.as_ptr().wrapping_sub(E::right_lines(range.start));
+            }
             for tiles in (0..runs).map(|run| part(count, runs, run)) {
                 let mut start = range.start;
                 loop {
                     let end = range.end.min(start + slice);
-                    let right = panel_lines.add(E::right_lines(start));
+                    let right = panel_lines.wrapping_add(E::right_lines(start));
                     for i in tiles.clone() {
                         let left = self.left.add(i * chunk_lines + E::left_lines(start));
                         // The next slice lies behind this one; each tile fetches some of it.

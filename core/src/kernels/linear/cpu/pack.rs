@@ -42,19 +42,24 @@ pub(super) struct Geometry {
     rounds: bool,
     pub(super) chunks: usize,
     pub(super) left_lines: usize,
-    right_lines: usize,
+    /// Of a panel of columns as it is kept.
+    pub(super) right_lines: usize,
+    /// Whether weights are kept as bfloat16 numbers, of which products make `f32` ones.
+    pub(super) is_narrow: bool,
     /// Panels of rows of a block.
     pub(super) block: usize,
 }
 
-struct Measure(usize);
+struct Measure(usize, Format);
 
 impl Product for Measure {
     type Output = Geometry;
 
     #[inline(always)]
     unsafe fn run<E: Engine>(self) -> Geometry {
-        let chunks = self.0.div_ceil(E::DEPTH);
+        let Self(k, format) = self;
+        let chunks = k.div_ceil(E::DEPTH);
+        let is_narrow = E::WIDENS && format == Format::Bf16;
         let part = E::left_lines(chunks).clamp(1, PART);
         Geometry {
             block: E::CACHED / part,
@@ -64,7 +69,8 @@ impl Product for Measure {
             rounds: E::ROUGH,
             chunks,
             left_lines: E::left_lines(chunks),
-            right_lines: E::right_lines(chunks),
+            right_lines: E::right_lines(chunks) / if is_narrow { 2 } else { 1 },
+            is_narrow,
         }
     }
 }
@@ -83,12 +89,13 @@ impl Packed {
     ) -> io::Result<Self> {
         let n = bias.len();
         assert_eq!(weight.len(), n * k, "values of the weights");
-        let geometry = run_product(isa, format, Measure(k));
+        let geometry = run_product(isa, format, Measure(k, format));
         let mut padded = bias.to_vec();
         padded.resize(n.next_multiple_of(geometry.cols), 0.0);
         let mut lines = Pages::zeroed(padded.len() / geometry.cols * geometry.right_lines)?;
         lines.par_chunks_mut(geometry.right_lines.max(1)).enumerate().for_each(|(panel, lines)| {
-            run_product(isa, format, Pack { weight, n, k, panel, lines });
+            let is_narrow = geometry.is_narrow;
+            run_product(isa, format, Pack { weight, n, k, panel, is_narrow, lines });
         });
         lines.settle();
         Ok(Self { isa, format, n, k, geometry, lines, bias: padded })
@@ -96,7 +103,7 @@ impl Packed {
 
     /// Bytes that a value takes: some engines widen or split what is stored.
     pub(crate) fn bytes_of_value(isa: Isa, format: Format) -> usize {
-        let geometry = run_product(isa, format, Measure(MAX_DEPTH));
+        let geometry = run_product(isa, format, Measure(MAX_DEPTH, format));
         geometry.right_lines * size_of::<Line>() / (geometry.cols * MAX_DEPTH)
     }
 
@@ -130,6 +137,7 @@ struct Pack<'a> {
     n: usize,
     k: usize,
     panel: usize,
+    is_narrow: bool,
     lines: &'a mut [Line],
 }
 
@@ -138,9 +146,11 @@ impl Product for Pack<'_> {
 
     #[inline(always)]
     unsafe fn run<E: Engine>(self) {
-        let Self { weight, n, k, panel, lines } = self;
+        let Self { weight, n, k, panel, is_narrow, lines } = self;
         let mut rows = Aligned([0f32; MAX_DEPTH * MAX_COLS]);
-        for (chunk, lines) in lines.chunks_exact_mut(E::COLS * E::PLANES).enumerate() {
+        let mut wide = [Line::ZERO; MAX_COLS];
+        let lines_of_chunk = E::right_lines(1) / if is_narrow { 2 } else { 1 };
+        for (chunk, lines) in lines.chunks_exact_mut(lines_of_chunk).enumerate() {
             rows.0.fill(0.0);
             let start = chunk * E::DEPTH;
             let depth = E::DEPTH.min(k - start);
@@ -151,9 +161,48 @@ impl Product for Pack<'_> {
                     let at = (panel * E::COLS + column) * k + start;
                     weight.read::<E::S>(at, depth, rows.0.as_mut_ptr().add(column * E::DEPTH));
                 }
-                E::put_transposed(rows.0.as_ptr(), E::DEPTH, lines.as_mut_ptr());
+                if is_narrow {
+                    E::put_transposed(rows.0.as_ptr(), E::DEPTH, wide.as_mut_ptr());
+                    narrow::<E::S>(&wide[..E::right_lines(1)], lines);
+                } else {
+                    E::put_transposed(rows.0.as_ptr(), E::DEPTH, lines.as_mut_ptr());
+                }
             }
         }
+    }
+}
+
+/// Values of a line.
+const VALUES: usize = size_of::<Line>() / size_of::<f32>();
+
+/// Writes lines of `f32` numbers as bfloat16 ones, of which two lines are one.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn narrow<S: Simd>(wide: &[Line], lines: &mut [Line]) {
+    assert!(wide.len() <= 2 * lines.len());
+    let (from, to) = (wide.as_ptr().cast::<f32>(), lines.as_mut_ptr().cast::<u16>());
+    let mut i = 0;
+    while i < wide.len() * VALUES {
+        // SAFETY: the lines have these many values, whole vectors of them.
+        unsafe { S::store_bf16(to.add(i), S::load(from.add(i))) };
+        i += S::LANES;
+    }
+}
+
+/// The inverse of [`narrow`]: fills `wide`.
+///
+/// # Safety
+/// As for it; half as many lines can be read from `lines` on.
+#[inline(always)]
+pub(super) unsafe fn widen<S: Simd>(lines: *const Line, wide: &mut [Line]) {
+    let (from, to) = (lines.cast::<u16>(), wide.as_mut_ptr().cast::<f32>());
+    let mut i = 0;
+    while i < wide.len() * VALUES {
+        // SAFETY: the caller's promise; lines are whole vectors.
+        unsafe { S::store(to.add(i), S::load_bf16(from.add(i))) };
+        i += S::LANES;
     }
 }
 
