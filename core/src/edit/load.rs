@@ -16,7 +16,7 @@ use crate::device::{Placement, Precision};
 use crate::diffusion::memory::{Bytes, Share};
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::{self, Task};
-use crate::kernels::linear::bytes_of_weight;
+use crate::kernels::linear::bytes_of;
 use crate::models::qwen_image::{
     Modulation, QwenImageTransformer, QwenImageVae, TransformerConfig, VaeConfig,
 };
@@ -81,11 +81,8 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
     let placement = place(options, &*transformer)?;
     let dtype = placement.dtype();
     let count = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-    let as_used = |dtype| {
-        let size = bytes_of_weight(dtype, placement.candle()) as u64;
-        move |shape: &[usize]| shape.iter().product::<usize>() as u64 * size
-    };
-    let (bytes, bytes_f32) = (as_used(dtype), as_used(DType::F32));
+    let bytes = |shape: &[usize]| bytes_of(shape, dtype, placement.candle());
+    let bytes_f32 = |shape: &[usize]| bytes_of(shape, DType::F32, placement.candle());
     let is_vision = |name: &str| name.starts_with("visual.") || name.starts_with("model.visual.");
     let mut decode = options.decode.clone();
     decode.apply_orientation.get_or_insert(true);
@@ -116,7 +113,7 @@ fn load_dir(dir: &ModelDir, options: &LoadOptions) -> Result<Model> {
         bytes_of_vae: Bytes::of(&*vae, 1, |name, shape| match shape {
             _ if QwenImageVae::is_unused(name) => Share::None,
             // Of a kernel in time, one plane is kept.
-            [_, _, planes, _, _] => Share::Rest(bytes_f32(shape) / (*planes).max(1) as u64),
+            [n, c, _, h, w] => Share::Rest(bytes_f32(&[*n, *c, *h, *w])),
             _ => Share::Rest(bytes_f32(shape)),
         })
         .total(),

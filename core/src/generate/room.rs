@@ -20,7 +20,7 @@ use crate::device::Placement;
 use crate::diffusion::memory::{self, Bytes, Share};
 use crate::diffusion::runs;
 use crate::error::{Error, Result};
-use crate::kernels::linear::bytes_of_weight;
+use crate::kernels::linear::bytes_of;
 use crate::models::clip::ClipTextConfig;
 use crate::models::sdxl::{AutoencoderConfig, UnetConfig};
 use crate::nn::Keep;
@@ -314,11 +314,11 @@ pub(super) fn bytes_of_text_encoder(
     (config, source): (&ClipTextConfig, &dyn Source),
     placement: &Placement,
 ) -> Bytes {
-    let (dtype, weight) = (placement.dtype(), weight(placement));
+    let (dtype, device) = (placement.dtype(), placement.candle());
     Bytes::of(source, config.num_hidden_layers, |name, shape| match name {
-        _ if name.contains("encoder.layers.") => Share::Block(count(shape) * weight),
+        _ if name.contains("encoder.layers.") => Share::Block(bytes_of(shape, dtype, device)),
         // They are looked up as they are stored.
-        _ => Share::Rest(count(shape) * dtype.size_in_bytes() as u64),
+        _ => Share::Rest(shape.iter().product::<usize>() as u64 * dtype.size_in_bytes() as u64),
     })
 }
 
@@ -327,25 +327,17 @@ pub(super) fn bytes_of_unet(
     (config, source): (&UnetConfig, &dyn Source),
     placement: &Placement,
 ) -> Bytes {
-    let weight = weight(placement);
+    let (dtype, device) = (placement.dtype(), placement.candle());
     Bytes::of(source, config.large_layers(), |name, shape| match config.is_of_large_layer(name) {
-        true => Share::Block(count(shape) * weight),
-        false => Share::Rest(count(shape) * weight),
+        true => Share::Block(bytes_of(shape, dtype, device)),
+        false => Share::Rest(bytes_of(shape, dtype, device)),
     })
 }
 
 /// Bytes of a network that is in `f32` always, as it is used.
 pub(super) fn bytes_in_f32(source: &dyn Source, placement: &Placement) -> u64 {
-    let weight = bytes_of_weight(DType::F32, placement.candle()) as u64;
-    Bytes::of(source, 1, |_, shape| Share::Rest(count(shape) * weight)).total()
-}
-
-fn weight(placement: &Placement) -> u64 {
-    bytes_of_weight(placement.dtype(), placement.candle()) as u64
-}
-
-fn count(shape: &[usize]) -> u64 {
-    shape.iter().fold(1, |count, side| count.saturating_mul(*side as u64))
+    let device = placement.candle();
+    Bytes::of(source, 1, |_, shape| Share::Rest(bytes_of(shape, DType::F32, device))).total()
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@ use crate::kernels::activation::Activation;
 use crate::nn::{Conv2d, Window, doubled};
 use crate::weights::Scope;
 
-/// A window of three by three pixels that keeps the picture's size.
-const AROUND: Window = Window { size: (3, 3), stride: (1, 1), rows: (1, 1), columns: (1, 1) };
 /// How much of what a block makes is added to what it is given.
 const SHARE: f64 = 0.2;
 /// Channels of a picture.
@@ -206,7 +204,7 @@ fn conv(scope: &Scope, c: usize, n: usize, share: f64) -> error::Result<Conv2d> 
             .and_then(|weight| Ok((weight, (bias * share)?)))
             .map_err(|e| classify(e, "cannot prepare a convolution"))?,
     };
-    Conv2d::new(&weight, &bias, AROUND)
+    Conv2d::new(&weight, &bias, Window::AROUND)
 }
 
 /// `(b, h, w, c)` to `(b, h / side, w / side, c side side)`, the channels outside, as torch's `pixel_unshuffle`; sides

@@ -20,10 +20,7 @@ pub(crate) struct Conv2d {
 impl Conv2d {
     /// From a weight `(n, c, kh, kw)` of the window's size, and a bias `(n)`.
     pub(crate) fn new(weight: &Tensor, bias: &Tensor, window: Window) -> error::Result<Self> {
-        let rows = channels_last(weight)
-            .and_then(|weight| weight.flatten_from(1))
-            .map_err(|e| classify(e, "cannot lay out a convolution"))?;
-        Ok(Self { linear: Linear::new(&rows, bias)?, window })
+        Ok(Self { linear: Linear::of_convolution(weight, bias, window)?, window })
     }
 
     /// The same convolution with an activation behind it.

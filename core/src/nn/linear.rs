@@ -79,6 +79,17 @@ impl Linear {
         Ok(Self { weights, activation: Activation::Identity })
     }
 
+    /// A convolution's weight `(n, c, h, w)` and bias `(n)`, for [`forward_windows`](Self::forward_windows) with this window.
+    pub(super) fn of_convolution(
+        weight: &Tensor,
+        bias: &Tensor,
+        window: Window,
+    ) -> error::Result<Self> {
+        let weights = linear::Weights::of_convolution(weight, bias, window)
+            .map_err(|e| classify(e, "cannot lay out a convolution"))?;
+        Ok(Self { weights, activation: Activation::Identity })
+    }
+
     /// The same layer with an activation behind it.
     pub(crate) fn then(mut self, activation: Activation) -> Self {
         self.activation = activation;

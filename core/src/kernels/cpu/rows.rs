@@ -170,6 +170,10 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Three by three pixels, around each of a picture.
+    pub(crate) const AROUND: Self =
+        Self { size: (3, 3), stride: (1, 1), rows: (1, 1), columns: (1, 1) };
+
     /// Patches next to each other; what does not fill a patch is left out.
     pub(crate) fn patches(size: (usize, usize)) -> Self {
         Self { size, stride: size, rows: (0, 0), columns: (0, 0) }

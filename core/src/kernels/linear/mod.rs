@@ -31,7 +31,12 @@ pub(crate) struct Weights(Kind);
 
 enum Kind {
     Packed(cpu::Packed),
-    Tensors { weight: Tensor, bias: Tensor },
+    /// Of a convolution of three by three pixels.
+    Winograd(cpu::Winograd),
+    Tensors {
+        weight: Tensor,
+        bias: Tensor,
+    },
 }
 
 impl Weights {
@@ -54,6 +59,51 @@ impl Weights {
         let format = host::format(weight.dtype());
         let packed = cpu::Packed::new(host::isa()?, format, held.values()?, k, bias.floats()?)?;
         Ok(Self(Kind::Packed(packed)))
+    }
+}
+
+impl Weights {
+    /// Prepares `weight` `(n, c, h, w)` and `bias` `(n)` of a convolution, which [`forward`] is to be called with the same
+    /// window for.
+    pub(crate) fn of_convolution(weight: &Tensor, bias: &Tensor, window: Window) -> Result<Self> {
+        let (n, c, h, w) = weight.dims4()?;
+        if weight.stride().iter().all(|stride| *stride == 0) && weight.elem_count() > 0 {
+            // A view of one number, as trials have, stays one.
+            let one = weight.get(0)?.get(0)?.get(0)?.get(0)?;
+            return Self::new(&one.broadcast_as((n, h * w * c))?, bias);
+        }
+        let isa = host::isa()?;
+        let is_plain = host::takes(weight) && weight.dtype() == DType::F32;
+        if is_plain
+            && window == Window::AROUND
+            && bias.dims() == [n]
+            && cpu::Winograd::takes(isa, n, c)
+        {
+            let (weight, bias) = (weight.contiguous()?, bias.to_dtype(DType::F32)?.contiguous()?);
+            let (held, bias) = (Held::new(&weight), Held::new(&bias));
+            return Ok(Self(Kind::Winograd(cpu::Winograd::new(
+                isa,
+                held.floats()?,
+                c,
+                bias.floats()?,
+            )?)));
+        }
+        Self::new(&weight.permute((0, 2, 3, 1))?.contiguous()?.flatten_from(1)?, bias)
+    }
+}
+
+/// Bytes that a tensor of weights takes once it is ready for use: for a convolution of three by three pixels, as if it kept
+/// the size of pictures.
+pub(crate) fn bytes_of(shape: &[usize], dtype: DType, device: &Device) -> u64 {
+    let count = shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64));
+    let bytes = count.saturating_mul(bytes_of_weight(dtype, device) as u64);
+    match (shape, host::isa()) {
+        ([n, c, 3, 3], Ok(isa))
+            if device.is_cpu() && dtype == DType::F32 && cpu::Winograd::takes(isa, *n, *c) =>
+        {
+            bytes / 9 * 16
+        }
+        _ => bytes,
     }
 }
 
@@ -94,6 +144,7 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
         Kind::Packed(packed) => {
             run(x, None, cpu::Layer { weights: packed, activation: options.activation }, options)
         }
+        Kind::Winograd(weights) => convolve(x, weights, options),
         Kind::Tensors { weight, bias } if super::cuda::takes(weight) => {
             cuda::forward(x, weight, bias, options)
         }
@@ -139,22 +190,9 @@ fn run(
     dims.push(layer.weights.n());
     let x = x.contiguous()?;
     let held = Held::new(&x);
-    let other = match options.combine {
-        Combine::Keep => None,
-        Combine::Add(other) | Combine::Multiply(other) => {
-            if other.dims() != dims {
-                candle_core::bail!("combining {dims:?} with {:?}", other.dims());
-            }
-            Some(other.contiguous()?)
-        }
-    };
+    let other = other(options, &dims)?;
     let other = other.as_ref().map(Held::new);
-    let other = other.as_ref().map(Held::values).transpose()?;
-    let combine = match (options.combine, other) {
-        (Combine::Add(_), Some(values)) => cpu::Combine::Add(values),
-        (Combine::Multiply(_), Some(values)) => cpu::Combine::Multiply(values),
-        _ => cpu::Combine::Keep,
-    };
+    let combine = combine(options, other.as_ref())?;
     let norm = options.norm.map(norm::Weights::hold);
     let norm = norm.as_ref().map(norm::HeldWeights::arguments).transpose()?;
     if let Some(norm) = &norm
@@ -173,6 +211,55 @@ fn run(
             Ok(())
         })
     }
+}
+
+/// A convolution of three by three pixels that keeps the size.
+fn convolve(x: &Tensor, weights: &cpu::Winograd, options: &Options<'_>) -> Result<Tensor> {
+    let (batch, height, width, c) = x.dims4()?;
+    if c != weights.c() || options.window != Some(Window::AROUND) || options.norm.is_some() {
+        candle_core::bail!(
+            "a convolution of {:?} with weights for {} channels",
+            x.dims(),
+            weights.c()
+        );
+    }
+    let dims = vec![batch, height, width, weights.n()];
+    let x = x.to_dtype(DType::F32)?.contiguous()?;
+    let held = Held::new(&x);
+    let other = other(options, &dims)?;
+    let other = other.as_ref().map(Held::new);
+    let combine = combine(options, other.as_ref())?;
+    let x = held.floats()?;
+    let activation = options.activation;
+    // SAFETY: the implementation writes every pixel.
+    unsafe {
+        host::filled(options.dtype, dims, |out| {
+            cpu::Convolution { x, weights, batch, height, width, activation, combine, out }.run();
+            Ok(())
+        })
+    }
+}
+
+/// What a result of these dimensions is combined with.
+fn other(options: &Options<'_>, dims: &[usize]) -> Result<Option<Tensor>> {
+    match options.combine {
+        Combine::Keep => Ok(None),
+        Combine::Add(other) | Combine::Multiply(other) => {
+            if other.dims() != dims {
+                candle_core::bail!("combining {dims:?} with {:?}", other.dims());
+            }
+            other.contiguous().map(Some)
+        }
+    }
+}
+
+fn combine<'a>(options: &Options<'_>, other: Option<&'a Held<'_>>) -> Result<cpu::Combine<'a>> {
+    let other = other.map(Held::values).transpose()?;
+    Ok(match (options.combine, other) {
+        (Combine::Add(_), Some(values)) => cpu::Combine::Add(values),
+        (Combine::Multiply(_), Some(values)) => cpu::Combine::Multiply(values),
+        _ => cpu::Combine::Keep,
+    })
 }
 
 /// All but the last dimension of the result, how its rows are cut out of `x`, and their length.

@@ -154,6 +154,49 @@ fn bfloat16_is_exact_but_for_rounding() {
     });
 }
 
+/// Convolutions of three by three pixels, with fewer products where there is an engine for that.
+#[test]
+fn convolutions_agree_with_the_reference() {
+    everywhere(|isa| {
+        let mut fewer = 0;
+        for (c, n) in [(32, 32), (64, 96), (256, 64), (48, 33), (3, 32)] {
+            let weight = values(&[n, c, 3, 3], 2);
+            let bias = values(&[n], 3);
+            let weights = Weights::of_convolution(&weight, &bias, Window::AROUND).unwrap();
+            fewer += usize::from(matches!(weights.0, super::Kind::Winograd(_)));
+            let rows = weight.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+            let rows = rows.flatten_from(1).unwrap();
+            for (height, width) in [(1, 1), (2, 2), (5, 7), (16, 9), (3, 64), (40, 40)] {
+                let x = values(&[3, height, width, c], 1);
+                let other = values(&[3, height, width, n], 4);
+                let window = Some(Window::AROUND);
+                for (activation, combine) in [
+                    (Activation::Identity, Combine::Keep),
+                    (Activation::Silu, Combine::Add(&other)),
+                    (Activation::Relu, Combine::Multiply(&other)),
+                ] {
+                    let options = Options { window, activation, combine, ..PLAIN };
+                    let found = forward(&x, &weights, &options).unwrap();
+                    let expected = reference::forward(&x, &rows, &bias, &options).unwrap();
+                    let tolerance = 2e-5 * (9.0 * c as f32 / 250.0).max(1.0);
+                    let what = format!("{isa:?} {c} -> {n} of {height} x {width} {activation:?}");
+                    assert_close(&found, &expected, allowed(isa, tolerance), &what);
+                }
+                // Pictures do not depend on those beside them.
+                let options = Options { window, ..PLAIN };
+                let all = forward(&x, &weights, &options).unwrap();
+                let second = forward(&x.narrow(0, 1, 1).unwrap(), &weights, &options).unwrap();
+                let what = format!("{isa:?} alone");
+                if !is_emulated() {
+                    assert_close(&second, &all.narrow(0, 1, 1).unwrap(), 0.0, &what);
+                }
+            }
+        }
+        let is_plain = isa < Isa::Amx && !is_emulated();
+        assert_eq!(fewer, if is_plain { 3 } else { 0 }, "{isa:?}");
+    });
+}
+
 /// Engines that multiply `f32` numbers keep weights of 16 bits as they are, and give what they give for the same numbers
 /// in 32 bits, to the last bit.
 #[test]

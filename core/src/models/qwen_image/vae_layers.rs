@@ -15,7 +15,6 @@ use crate::nn::{Conv2d, Linear, NormKind, SelfAttention, Window, doubled};
 use crate::weights::Scope;
 
 /// A window of three by three pixels that keeps the picture's size.
-const AROUND: Window = Window { size: (3, 3), stride: (1, 1), rows: (1, 1), columns: (1, 1) };
 /// One pixel.
 const PIXEL: Window = Window { size: (1, 1), stride: (1, 1), rows: (0, 0), columns: (0, 0) };
 /// Every second window of three by three, with zeros below and to the right.
@@ -30,7 +29,7 @@ pub(super) fn causal(scope: &Scope, c: usize, n: usize, side: usize) -> error::R
         .narrow(2, side - 1, 1)
         .and_then(|weight| weight.squeeze(2))
         .map_err(|e| classify(e, "cannot lay out a convolution"))?;
-    let window = if side == 1 { PIXEL } else { AROUND };
+    let window = if side == 1 { PIXEL } else { Window::AROUND };
     Conv2d::new(&weight, &scope.get_f32(n, "bias")?, window)
 }
 
@@ -163,14 +162,14 @@ impl Resample {
 
     /// Doubles the sides and halves the channels.
     pub(super) fn doubling(scope: &Scope, c: usize) -> error::Result<Self> {
-        Self::load(scope, c, c / 2, AROUND)
+        Self::load(scope, c, c / 2, Window::AROUND)
     }
 
     fn load(scope: &Scope, c: usize, n: usize, window: Window) -> error::Result<Self> {
         let scope = scope.at("resample.1");
         let weight = scope.get((n, c, 3, 3), "weight")?;
         let conv = Conv2d::new(&weight, &scope.get_f32(n, "bias")?, window)?;
-        Ok(Self { conv, doubles: window == AROUND })
+        Ok(Self { conv, doubles: window == Window::AROUND })
     }
 
     pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {

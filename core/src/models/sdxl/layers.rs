@@ -9,8 +9,6 @@ use crate::kernels::group_norm;
 use crate::nn::{Conv2d, Linear, Window};
 use crate::weights::Scope;
 
-/// A window of three by three pixels that keeps the picture's size.
-const AROUND: Window = Window { size: (3, 3), stride: (1, 1), rows: (1, 1), columns: (1, 1) };
 /// One pixel.
 const PIXEL: Window = Window { size: (1, 1), stride: (1, 1), rows: (0, 0), columns: (0, 0) };
 /// Every second window of three by three, with zeros below and to the right.
@@ -18,7 +16,7 @@ const HALVING: Window = Window { size: (3, 3), stride: (2, 2), rows: (0, 1), col
 
 /// A convolution of three by three pixels that keeps the size.
 pub(super) fn conv(scope: &Scope, c: usize, n: usize) -> error::Result<Conv2d> {
-    windowed(scope, c, n, AROUND)
+    windowed(scope, c, n, Window::AROUND)
 }
 
 /// A linear map of every pixel, stored as a convolution.
@@ -33,7 +31,7 @@ pub(super) fn halving(scope: &Scope, c: usize) -> error::Result<Conv2d> {
 
 /// Halves the sides, rounding up: zeros are added on all sides, as the denoising network does.
 pub(super) fn halving_around(scope: &Scope, c: usize) -> error::Result<Conv2d> {
-    windowed(scope, c, c, Window { stride: (2, 2), ..AROUND })
+    windowed(scope, c, c, Window { stride: (2, 2), ..Window::AROUND })
 }
 
 fn windowed(scope: &Scope, c: usize, n: usize, window: Window) -> error::Result<Conv2d> {

@@ -3,6 +3,7 @@
 
 mod multiply;
 mod pack;
+mod winograd;
 
 use std::cell::Cell;
 
@@ -16,6 +17,7 @@ use super::super::cpu::{
 };
 
 pub(crate) use self::pack::Packed;
+pub(crate) use self::winograd::{Convolution, Winograd};
 
 /// Tasks for each thread, so that a thread that was held up does not keep the others waiting.
 const TASKS_PER_THREAD: usize = 2;

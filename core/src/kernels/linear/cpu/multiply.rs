@@ -7,7 +7,8 @@ use super::pack::{Geometry, PART, widen};
 use super::{Call, Combine, Layer};
 use crate::kernels::activation::cpu::{Function, with_function};
 use crate::kernels::cpu::{
-    AHEAD, Aligned, Engine, Group, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Values, part,
+    AHEAD, Aligned, Engine, Group, Line, MAX_COLS, MAX_LANES, MAX_ROWS, Product, Simd, Sink,
+    Values, part,
 };
 
 /// Tiles whose sums are near while a panel's slices go past them: in the second-level cache, and little
@@ -206,35 +207,40 @@ impl Right<'_> {
                         F::of::<E::S>(E::S::add(E::S::load(sums), bias[0]), E::ROUGH),
                         F::of::<E::S>(E::S::add(E::S::load(sums.add(lanes)), bias[1]), E::ROUGH),
                     ];
-                    self.put::<E>((first + row) * n + column + at, pair, count);
+                    let index = (first + row) * n + column + at;
+                    put::<E>(self.call.combine, self.call.out, index, pair, count);
                 }
             }
         }
     }
+}
 
-    /// Combines two vectors of results, of which the first `count` values are wanted, and stores them.
-    #[inline(always)]
-    unsafe fn put<E: Engine>(
-        &self,
-        index: usize,
-        [first, second]: [<E::S as Simd>::V; 2],
-        count: usize,
-    ) {
-        // SAFETY: see `Right`.
-        unsafe {
-            let pair = match self.call.combine {
-                Combine::Keep => [first, second],
-                Combine::Add(other) => {
-                    let other = load::<E::S>(other, index, count);
-                    [E::S::add(first, other[0]), E::S::add(second, other[1])]
-                }
-                Combine::Multiply(other) => {
-                    let other = load::<E::S>(other, index, count);
-                    [E::S::mul(first, other[0]), E::S::mul(second, other[1])]
-                }
-            };
-            self.call.out.write_pair::<E::S>(index, pair, count);
-        }
+/// Combines two vectors of results, of which the first `count` values are wanted, and stores them.
+///
+/// # Safety
+/// The values are there, and the place for the results is nobody else's.
+#[inline(always)]
+pub(super) unsafe fn put<E: Engine>(
+    combine: Combine<'_>,
+    out: Sink,
+    index: usize,
+    [first, second]: [<E::S as Simd>::V; 2],
+    count: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pair = match combine {
+            Combine::Keep => [first, second],
+            Combine::Add(other) => {
+                let other = load::<E::S>(other, index, count);
+                [E::S::add(first, other[0]), E::S::add(second, other[1])]
+            }
+            Combine::Multiply(other) => {
+                let other = load::<E::S>(other, index, count);
+                [E::S::mul(first, other[0]), E::S::mul(second, other[1])]
+            }
+        };
+        out.write_pair::<E::S>(index, pair, count);
     }
 }
 

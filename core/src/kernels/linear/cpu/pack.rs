@@ -44,6 +44,8 @@ pub(super) struct Geometry {
     pub(super) left_lines: usize,
     /// Of a panel of columns as it is kept.
     pub(super) right_lines: usize,
+    /// Whether lines are rows of `f32` numbers.
+    pub(super) is_plain: bool,
     /// Whether weights are kept as bfloat16 numbers, of which products make `f32` ones.
     pub(super) is_narrow: bool,
     /// Panels of rows of a block.
@@ -70,6 +72,7 @@ impl Product for Measure {
             chunks,
             left_lines: E::left_lines(chunks),
             right_lines: E::right_lines(chunks) / if is_narrow { 2 } else { 1 },
+            is_plain: E::WIDENS,
             is_narrow,
         }
     }
@@ -89,7 +92,7 @@ impl Packed {
     ) -> io::Result<Self> {
         let n = bias.len();
         assert_eq!(weight.len(), n * k, "values of the weights");
-        let geometry = run_product(isa, format, Measure(k, format));
+        let geometry = Self::geometry(isa, format, k);
         let mut padded = bias.to_vec();
         padded.resize(n.next_multiple_of(geometry.cols), 0.0);
         let mut lines = Pages::zeroed(padded.len() / geometry.cols * geometry.right_lines)?;
@@ -101,9 +104,19 @@ impl Packed {
         Ok(Self { isa, format, n, k, geometry, lines, bias: padded })
     }
 
+    /// The sizes of the engine for rows of `k` values.
+    pub(super) fn geometry(isa: Isa, format: Format, k: usize) -> Geometry {
+        run_product(isa, format, Measure(k, format))
+    }
+
+    /// Lines of the results of a panel of rows, as `f32` numbers.
+    pub(super) fn lines_of_results(&self) -> usize {
+        (self.geometry.rows * self.n.next_multiple_of(self.geometry.cols)).div_ceil(VALUES)
+    }
+
     /// Bytes that a value takes: some engines widen or split what is stored.
     pub(crate) fn bytes_of_value(isa: Isa, format: Format) -> usize {
-        let geometry = run_product(isa, format, Measure(MAX_DEPTH, format));
+        let geometry = Self::geometry(isa, format, MAX_DEPTH);
         geometry.right_lines * size_of::<Line>() / (geometry.cols * MAX_DEPTH)
     }
 
