@@ -247,36 +247,37 @@ impl Block<'_> {
                 let Some((picture, y, x)) = call.place(self.panels.start * E::ROWS + i) else {
                     return;
                 };
-                let mut results = [[E::S::splat(0.0); 2]; 4];
-                for half in 0..2 {
+                let mut results = [[E::S::splat(0.0); 4]; 2];
+                for (half, results) in results.iter_mut().enumerate() {
                     let sums = sums.add(i * E::COLS + half * lanes);
                     let bias = E::S::load(bias.add(half * lanes));
-                    let mut rows = [[E::S::splat(0.0); 4]; 2];
+                    let mut columns = [[E::S::splat(0.0); 2]; 4];
                     // Columns, then rows: a + b + c, b - c - d.
-                    for j in 0..4 {
+                    for (j, column) in columns.iter_mut().enumerate() {
                         let [a, b, c, d] = [
                             E::S::load(sums.add(j * stride)),
                             E::S::load(sums.add((4 + j) * stride)),
                             E::S::load(sums.add((8 + j) * stride)),
                             E::S::load(sums.add((12 + j) * stride)),
                         ];
-                        rows[0][j] = E::S::add(E::S::add(a, b), c);
-                        rows[1][j] = E::S::sub(E::S::sub(b, c), d);
+                        column[0] = E::S::add(E::S::add(a, b), c);
+                        column[1] = E::S::sub(E::S::sub(b, c), d);
                     }
-                    for (row, [a, b, c, d]) in rows.into_iter().enumerate() {
-                        let first = E::S::add(E::S::add(a, b), c);
-                        let second = E::S::sub(E::S::sub(b, c), d);
-                        results[2 * row][half] = F::of::<E::S>(E::S::add(first, bias), E::ROUGH);
-                        results[2 * row + 1][half] =
-                            F::of::<E::S>(E::S::add(second, bias), E::ROUGH);
+                    let [a, b, c, d] = columns;
+                    for row in 0..2 {
+                        let first = E::S::add(E::S::add(a[row], b[row]), c[row]);
+                        let second = E::S::sub(E::S::sub(b[row], c[row]), d[row]);
+                        results[2 * row] = F::of::<E::S>(E::S::add(first, bias), E::ROUGH);
+                        results[2 * row + 1] = F::of::<E::S>(E::S::add(second, bias), E::ROUGH);
                     }
                 }
-                for (j, pair) in results.into_iter().enumerate() {
+                let [low, high] = results;
+                for (j, pair) in low.into_iter().zip(high).enumerate() {
                     let (y, x) = (y + j / 2, x + j % 2);
                     if y < call.height && x < call.width {
                         let pixel = (picture * call.height + y) * call.width + x;
                         let index = pixel * n + column * E::COLS;
-                        put::<E>(call.combine, call.out, index, pair, E::COLS);
+                        put::<E>(call.combine, call.out, index, [pair.0, pair.1], E::COLS);
                     }
                 }
             }
