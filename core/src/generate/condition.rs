@@ -1,8 +1,9 @@
 //! What the pictures of a request are made from: prompts as states, pictures as latents.
 
-use candle_core::Tensor;
 use std::cell::LazyCell;
 use std::collections::HashMap;
+
+use candle_core::Tensor;
 
 use super::aspect::class;
 use super::inpaint::{Area, Seen};

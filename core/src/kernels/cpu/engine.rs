@@ -61,7 +61,7 @@ pub(crate) trait Engine: 'static {
     /// Whether operands are rounded to bfloat16, so that what computes them need not be better.
     const ROUGH: bool = false;
     /// Whether lines are rows of `f32` numbers, which may be kept as bfloat16 ones until they are used.
-    const WIDENS: bool = false;
+    const IS_PLAIN: bool = false;
     /// Chunks of a right panel that stay in the first-level cache while left panels go past them.
     const SLICE: usize = usize::MAX;
 
@@ -141,7 +141,7 @@ impl<S: Simd, const R: usize> Engine for Plain<S, R> {
     const COLS: usize = 2 * S::LANES;
     const DEPTH: usize = 16;
     const PLANES: usize = 1;
-    const WIDENS: bool = true;
+    const IS_PLAIN: bool = true;
 
     #[inline(always)]
     unsafe fn put_row(values: *const f32, chunk: *mut Line, row: usize) {

@@ -61,7 +61,7 @@ impl Product for Measure {
     unsafe fn run<E: Engine>(self) -> Geometry {
         let Self(k, format) = self;
         let chunks = k.div_ceil(E::DEPTH);
-        let is_narrow = E::WIDENS && format == Format::Bf16;
+        let is_narrow = E::IS_PLAIN && format == Format::Bf16;
         let part = E::left_lines(chunks).clamp(1, PART);
         Geometry {
             block: E::CACHED / part,
@@ -72,7 +72,7 @@ impl Product for Measure {
             chunks,
             left_lines: E::left_lines(chunks),
             right_lines: E::right_lines(chunks) / if is_narrow { 2 } else { 1 },
-            is_plain: E::WIDENS,
+            is_plain: E::IS_PLAIN,
             is_narrow,
         }
     }

@@ -5,9 +5,10 @@
 //! products are summed over the channels: 16 products in place of 36. Each of the 16 is a product of packed matrices, tiles by
 //! channels and channels by results. Sums lose a little more than those of plain products: a few units of the last place.
 
-use rayon::prelude::*;
 use std::io;
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::Combine;
 use super::multiply::put;
@@ -15,7 +16,7 @@ use super::pack::Packed;
 use crate::kernels::activation::Activation;
 use crate::kernels::activation::cpu::{Function, with_function};
 use crate::kernels::cpu::{
-    Engine, Format, Isa, Line, Product, Sink, Values, part, run_product, with_lines,
+    Engine, Format, Isa, Line, Product, Simd, Sink, Values, part, run_product, with_lines,
 };
 
 /// Numbers that pixels and weights of a tile become.
@@ -188,7 +189,6 @@ impl Block<'_> {
     /// Writes the numbers of a tile's pixels into its row of the panels, the first of which is at `to`.
     #[inline(always)]
     unsafe fn transform<E: Engine>(&self, tile: usize, to: *mut Line, chunks: usize) {
-        use crate::kernels::cpu::Simd;
         let (call, c) = (self.call, self.call.weights.c);
         let mut pixels = [self.zeros.as_ptr(); NUMBERS];
         if let Some((picture, y, x)) = call.place(tile) {
@@ -235,7 +235,6 @@ impl Block<'_> {
     /// Makes results of the sums of a panel of columns.
     #[inline(always)]
     unsafe fn finish<E: Engine, F: Function>(&self, column: usize, columns: usize) {
-        use crate::kernels::cpu::Simd;
         let (call, count) = (self.call, self.panels.len());
         let (n, lanes) = (call.weights.n(), <E::S as Simd>::LANES);
         let stride = columns * count * E::ROWS * E::COLS;
