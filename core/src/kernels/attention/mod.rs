@@ -45,6 +45,8 @@ pub(crate) struct Rotation {
 /// Groups of tokens that attend to each other only.
 pub(crate) struct Windows {
     tokens: Tensor,
+    /// Where the windows, behind each other, have each token.
+    places: Tensor,
     regions: Option<Tensor>,
 }
 
@@ -52,15 +54,17 @@ impl Windows {
     /// `tokens` is `(w, l)` as `u32` and names each of `w l` tokens once; `regions`, of the same
     /// shape, as `f32`: numbers of regions, where there is more than one.
     pub(crate) fn new(tokens: Tensor, regions: Option<Tensor>) -> Result<Self> {
-        let mut named = vec![false; tokens.elem_count()];
-        for token in tokens.flatten_all()?.to_vec1::<u32>()? {
-            match named.get_mut(token as usize) {
-                Some(named) if !*named => *named = true,
+        const NOWHERE: u32 = u32::MAX;
+        let mut places = vec![NOWHERE; tokens.elem_count()];
+        for (place, token) in (0..).zip(tokens.flatten_all()?.to_vec1::<u32>()?) {
+            match places.get_mut(token as usize) {
+                Some(of) if *of == NOWHERE => *of = place,
                 _ => candle_core::bail!("token {token} is in two windows, or there is none"),
             }
         }
         tokens.dims2()?;
-        Ok(Self { tokens: tokens.contiguous()?, regions })
+        let places = Tensor::new(places, tokens.device())?;
+        Ok(Self { tokens: tokens.contiguous()?, places, regions })
     }
 }
 

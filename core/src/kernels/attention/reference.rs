@@ -71,8 +71,7 @@ pub(super) fn attend(
     }
     let y = weigh(&scores, &v)?.reshape((b, w, h, l, d))?.permute([0, 1, 3, 2, 4])?;
     let y = y.contiguous()?.reshape((b, n, h * d))?;
-    let (_, inverse) = order.to_dtype(DType::F32)?.sort_last_dim(true)?;
-    y.index_select(&inverse, 1)?.to_dtype(dtype)
+    y.index_select(&windows.places, 1)?.to_dtype(dtype)
 }
 
 /// Every head of `(b, g, m, d)` as often as it takes to make `heads`.
