@@ -112,11 +112,23 @@ fn cases(device: &Device, rounded: DType, dtype: DType) -> Result<Vec<Case>> {
         let weight = (make(&[width / 2, width], 8)? * (width as f64).powf(-0.5))?;
         let weights = linear::Weights::new(&weight, &wide(&[width / 2], 9)?)?;
         let other = make(&[333, width / 2], 10)?;
-        for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu] {
-            let combine = Combine::Add(&other);
+        let add = Combine::Add(&other);
+        for (activation, combine) in [
+            (Activation::Identity, add),
+            (Activation::Identity, Combine::Multiply(&other)),
+            (Activation::GeluTanh, Combine::Keep),
+            (Activation::GeluTanh, add),
+            (Activation::GeluErf, add),
+            (Activation::QuickGelu, add),
+        ] {
             let options = linear::Options { norm: None, window: None, activation, combine, dtype };
             let y = linear::forward(&x, &weights, &options)?;
-            push(format!("linear {width} {activation:?}"), y);
+            let with = match combine {
+                Combine::Keep => "alone",
+                Combine::Add(_) => "added",
+                Combine::Multiply(_) => "multiplied",
+            };
+            push(format!("linear {width} {activation:?} {with}"), y);
         }
     }
 

@@ -18,6 +18,17 @@ impl Address {
         Self(self.0 + (values * dtype.size_in_bytes()) as u64)
     }
 
+    /// The power of two that it is a multiple of, at most 256.
+    #[cfg(feature = "cuda")]
+    pub(super) fn alignment(self) -> u32 {
+        1 << self.0.trailing_zeros().min(8)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn pointer(self) -> *mut std::ffi::c_void {
+        std::ptr::with_exposed_provenance_mut(self.0 as usize)
+    }
+
     /// Whether vectors of 16 bytes may begin here.
     pub(in super::super) fn is_aligned(self) -> bool {
         self.0.is_multiple_of(16)

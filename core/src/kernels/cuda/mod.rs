@@ -10,9 +10,13 @@
 
 mod launch;
 #[cfg(feature = "cuda")]
+mod product;
+#[cfg(feature = "cuda")]
 mod stream;
 
 pub(super) use launch::{Address, Grid, address, address_of, empty, launch, takes};
+#[cfg(feature = "cuda")]
+pub(super) use product::Product;
 
 /// Threads of a block, unless a kernel's shape says something else. Kernels are compiled for no more.
 pub(super) const THREADS: usize = 256;

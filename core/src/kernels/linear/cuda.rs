@@ -1,8 +1,10 @@
-//! The linear map on CUDA: the product is the vendor's library's, what goes before and after it is two
-//! kernels. Windows are cut out of the picture in runs of rows, so that their copies stay small.
+//! The linear map on CUDA: the product is the vendor's library's, with what follows it where the library can do that
+//! too; else that is a kernel. Windows are cut out of the picture in runs of rows, so that their copies stay small.
 
 use candle_core::{DType, Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::super::activation::Activation;
 use super::super::cuda::{self, Address, Grid};
 use super::super::norm;
 use super::{Combine, Options, Patches, Window, shape};
@@ -41,12 +43,17 @@ struct CutArgs {
     left: i32,
 }
 
-pub(super) fn forward(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    options: &Options<'_>,
-) -> Result<Tensor> {
+/// Weights and their bias, in `f32` and in the type of the weights.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub(super) weight: &'a Tensor,
+    pub(super) bias: &'a Tensor,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "for the vendor's library"))]
+    pub(super) rounded: &'a Tensor,
+}
+
+pub(super) fn forward(x: &Tensor, layer: Layer<'_>, options: &Options<'_>) -> Result<Tensor> {
+    let weight = layer.weight;
     let (n, k) = weight.dims2()?;
     let (mut dims, patches, width) = shape(x, options.window)?;
     if width != k {
@@ -71,11 +78,10 @@ pub(super) fn forward(
     }
     let other = other.map(|other| other.to_dtype(options.dtype)?.contiguous()).transpose()?;
     let out = cuda::empty(options.dtype, dims, x.device())?;
-    let finish = Finish { bias, other: other.as_ref(), multiplies, options, out: &out };
-    let across = weight.t()?;
+    let finish = Finish { layer, other: other.as_ref(), multiplies, options, out: &out };
     let Some(patches) = patches.filter(|patches| !is_every_pixel(patches.window)) else {
         let x = x.to_dtype(weight.dtype())?.reshape((rows, k))?;
-        finish.run(&x.matmul(&across)?, 0)?;
+        finish.product(&x, 0)?;
         return Ok(out);
     };
     let x = x.contiguous()?;
@@ -85,7 +91,7 @@ pub(super) fn forward(
     let most = (MOST / (k * weight.dtype().size_in_bytes()).max(1)).clamp(1, rows.max(1));
     for first in (0..rows).step_by(most) {
         let pixels = cut(&x, &patches, first, most.min(rows - first), weight.dtype())?;
-        finish.run(&pixels.matmul(&across)?, first)?;
+        finish.product(&pixels, first)?;
     }
     Ok(out)
 }
@@ -140,9 +146,9 @@ fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -
     Ok(out)
 }
 
-/// What is done to a product.
+/// Rows through the weights, and what is done to the product.
 struct Finish<'a> {
-    bias: &'a Tensor,
+    layer: Layer<'a>,
     other: Option<&'a Tensor>,
     multiplies: bool,
     options: &'a Options<'a>,
@@ -150,13 +156,46 @@ struct Finish<'a> {
 }
 
 impl Finish<'_> {
+    /// The result's rows from `first` on, of those of `x`.
+    fn product(&self, x: &Tensor, first: usize) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if self.product_at_once(x, first)? {
+            return Ok(());
+        }
+        self.run(&x.matmul(&self.layer.weight.t()?)?, first)
+    }
+
+    /// The same in one go; false where the library cannot.
+    #[cfg(feature = "cuda")]
+    fn product_at_once(&self, x: &Tensor, first: usize) -> Result<bool> {
+        let Layer { weight, rounded, .. } = self.layer;
+        let gelu = match (self.options.activation, self.other) {
+            (Activation::Identity, _) if !self.multiplies => false,
+            (Activation::GeluTanh, None) => true,
+            _ => return Ok(false),
+        };
+        let are_bf16 = weight.dtype() == DType::BF16 && self.options.dtype == DType::BF16;
+        if !are_bf16 || !x.device().is_cuda() || x.elem_count() == 0 {
+            return Ok(false);
+        }
+        let x = x.contiguous()?;
+        let other = self.other.map(|other| self.at(other, first)).transpose()?;
+        let out = self.at(self.out, first)?;
+        let product = cuda::Product { x: &x, weight, bias: rounded, gelu, other, out };
+        // SAFETY: `out` and `other` have the result's shape, and `first` and the rows of `x` are of it.
+        unsafe { product.run() }
+    }
+
+    /// Where the row `first` of a tensor of the result's shape is.
+    fn at(&self, tensor: &Tensor, first: usize) -> Result<Address> {
+        let n = self.layer.weight.dims()[0];
+        Ok(cuda::address(tensor)?.offset(first * n, self.options.dtype))
+    }
+
     /// Of the result's rows from `first` on.
     fn run(&self, product: &Tensor, first: usize) -> Result<()> {
         let (rows, n) = product.dims2()?;
         let (of, dtype) = (product.dtype(), self.options.dtype);
-        let at = |tensor: &Tensor| {
-            Ok::<_, candle_core::Error>(cuda::address(tensor)?.offset(first * n, dtype))
-        };
         let vector = 16 / dtype.size_in_bytes();
         let count = rows * n;
         let (name, threads) = match (of, dtype) {
@@ -173,9 +212,9 @@ impl Finish<'_> {
         };
         let args = FinishArgs {
             product: cuda::address(product)?,
-            bias: cuda::address(self.bias)?,
-            other: self.other.map_or(Ok(Address::NONE), at)?,
-            out: at(self.out)?,
+            bias: cuda::address(self.layer.bias)?,
+            other: self.other.map_or(Ok(Address::NONE), |other| self.at(other, first))?,
+            out: self.at(self.out, first)?,
             count: count as i64,
             n: n as i32,
             activation: self.options.activation.number(),

@@ -36,6 +36,8 @@ enum Kind {
     Tensors {
         weight: Tensor,
         bias: Tensor,
+        /// In the type of the weights, for libraries that want it so.
+        rounded: Tensor,
     },
 }
 
@@ -52,7 +54,8 @@ impl Weights {
         if !host::takes(weight) || is_one {
             // Products elsewhere want rows that lie together.
             let weight = if host::takes(weight) { weight.clone() } else { weight.contiguous()? };
-            return Ok(Self(Kind::Tensors { weight, bias }));
+            let rounded = bias.to_dtype(weight.dtype())?;
+            return Ok(Self(Kind::Tensors { weight, bias, rounded }));
         }
         let weight = weight.contiguous()?;
         let (held, bias) = (Held::new(&weight), Held::new(&bias));
@@ -145,10 +148,10 @@ pub(crate) fn forward(x: &Tensor, weights: &Weights, options: &Options<'_>) -> R
             run(x, None, cpu::Layer { weights: packed, activation: options.activation }, options)
         }
         Kind::Winograd(weights) => convolve(x, weights, options),
-        Kind::Tensors { weight, bias } if super::cuda::takes(weight) => {
-            cuda::forward(x, weight, bias, options)
+        Kind::Tensors { weight, bias, rounded } if super::cuda::takes(weight) => {
+            cuda::forward(x, cuda::Layer { weight, bias, rounded }, options)
         }
-        Kind::Tensors { weight, bias } => reference::forward(x, weight, bias, options),
+        Kind::Tensors { weight, bias, .. } => reference::forward(x, weight, bias, options),
     }
 }
 
