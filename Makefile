@@ -32,14 +32,13 @@ lean:
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items
 
-# Then the networks and pipelines on plain tensor operations, which is what a device without kernels does, and the networks on the
-# kernels for CUDA, emulated; `TAGBRUSH_KERNELS=emulated cargo test --release --workspace --lib` runs everything on them.
+# Then the networks and pipelines on plain tensor operations, which is what a device without kernels does. `check-gpu` has them on
+# CUDA's kernels; `TAGBRUSH_KERNELS=emulated cargo test --release --workspace --lib` runs those without the feature.
 unit:
 	$(CARGO) test --release --workspace
 	TAGBRUSH_KERNELS=plain $(CARGO) test --release --workspace --lib -- models:: tagger:: edit:: generate:: diffusion::
-	TAGBRUSH_KERNELS=emulated $(CARGO) test --release --workspace --lib -- models:: tagger::
 
-# Types of what is built for CUDA and Metal, without them.
+# What is built for CUDA, without a device: its types, and tests on an emulated one. The types of what is built for Metal.
 check-gpu:
 	core/gpu/check.sh
 

@@ -19,7 +19,7 @@ fn main() {
 
 /// `kernels.ptx`, for the generation that `CUDA_COMPUTE_CAP` names.
 fn compile(out: &Path) {
-    for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "PATH"] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "PATH", "TAGBRUSH_PTX"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let nvcc = env::var_os("NVCC").map(PathBuf::from).unwrap_or_else(|| {

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::*;
 use crate::control::Control;
+use crate::device::testing::device;
 use crate::error::{Error, ErrorKind};
 use crate::schedule::{FlowMatchEuler, Rounding};
 
@@ -64,7 +65,7 @@ fn samples(guidance: &[Option<f32>]) -> Vec<Sample> {
         .iter()
         .enumerate()
         .map(|(i, guidance)| {
-            let noise = Tensor::arange(1f32 + i as f32, 7f32 + i as f32, &Device::Cpu)
+            let noise = Tensor::arange(1f32 + i as f32, 7f32 + i as f32, &device())
                 .and_then(|values| values.reshape((3, 2)))
                 .unwrap();
             let sampler = FlowEuler::new(noise, Arc::clone(&schedule), Rounding::Exact);
@@ -163,7 +164,7 @@ fn an_output_is_cancelled_alone() {
 
 #[test]
 fn guidance_keeps_the_length_of_every_token() {
-    let tensor = |values: [f32; 4]| Tensor::from_slice(&values, (2, 2), &Device::Cpu).unwrap();
+    let tensor = |values: [f32; 4]| Tensor::from_slice(&values, (2, 2), &device()).unwrap();
     let (positive, negative) = (tensor([3.0, 4.0, 1.0, 0.0]), tensor([3.0, 0.0, 0.0, 1.0]));
     let found = keeping_length(&positive, &negative, 2.0).unwrap().to_vec2::<f32>().unwrap();
     // Twice the way from the negative one: (3, 8) and (2, -1), scaled to lengths 5 and 1.

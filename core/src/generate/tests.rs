@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::*;
 use crate::ErrorKind;
 use crate::device::Precision;
+use crate::device::testing::device;
 use crate::options::LoadOptions;
 
 #[derive(Deserialize)]
@@ -85,7 +86,7 @@ fn generate(
 fn pictures_equal_the_reference() {
     let pipeline = pipeline();
     let tensors =
-        candle_core::safetensors::load(goldens().join("golden.safetensors"), &Device::Cpu).unwrap();
+        candle_core::safetensors::load(goldens().join("golden.safetensors"), &device()).unwrap();
     for (i, picture) in pictures().iter().enumerate() {
         let start = tensors.get(&format!("start.{i}"));
         assert_eq!(start.is_some(), picture.denoise.is_some());
@@ -114,7 +115,7 @@ fn pictures_in_bf16_are_as_near_to_f32_as_the_references() {
     let model = goldens().join("model");
     let pipeline = GeneratePipeline::load(model.to_str().unwrap(), &options).unwrap();
     let tensors =
-        candle_core::safetensors::load(goldens().join("golden.safetensors"), &Device::Cpu).unwrap();
+        candle_core::safetensors::load(goldens().join("golden.safetensors"), &device()).unwrap();
     for (i, picture) in pictures().iter().enumerate() {
         let request = picture.request(tensors.get(&format!("start.{i}")));
         let found = generate(&pipeline, &[request], &picture.options()).remove(0).unwrap();

@@ -76,8 +76,8 @@ pub fn run(device: Device, quick: bool) -> Result<Report> {
         taggers::measure(&mut report, &bf16)?;
         edit::measure(&mut report, &bf16, peak)?;
         generate::measure(&mut report, &bf16)?;
-        steady::run(&mut report, &bf16)?;
     }
+    steady::run(&mut report, &bf16, quick)?;
     let wrong = report.wrong.clone();
     report.add("wrong", json!(wrong));
     Ok(report)
@@ -128,4 +128,29 @@ fn difference<'a>(
     // NaN stays: `f32::max` would drop it.
     let more = |most: f32, off: f32| if off > most || off.is_nan() { off } else { most };
     a.into_iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::testing::named;
+
+    /// On an emulated device (`core/gpu/emulate.sh`) this is most of what can be told without a real one.
+    #[test]
+    fn finds_the_device_right() {
+        let report = run(named(), true).unwrap();
+        assert!(report.is_right(), "{:?}", report.wrong);
+    }
+
+    #[test]
+    fn tells_what_is_off() {
+        let mut report = Report { sections: Map::new(), wrong: Vec::new() };
+        report.compare("near", 0.1, 0.1);
+        assert!(report.is_right());
+        for (name, off) in [("far", 0.2), ("no number", f32::NAN)] {
+            report.compare(name, off, 0.1);
+            assert!(!report.is_right(), "{name}");
+            report.wrong.clear();
+        }
+    }
 }

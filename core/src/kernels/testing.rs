@@ -20,7 +20,7 @@ pub(super) fn isa() -> Option<Isa> {
     ISA.get()
 }
 
-/// The variable that says how the tests of networks and pipelines compute: `plain` or `emulated`.
+/// The variable that says how the tests of networks and pipelines compute: `plain`, `emulated`, or on `cuda`.
 const VARIABLE: &str = "TAGBRUSH_KERNELS";
 
 /// The way that the test of this thread is about, else that of the variable.
@@ -28,10 +28,11 @@ pub(super) fn way() -> Way {
     static WAYS: OnceLock<Way> = OnceLock::new();
     WAY.get().unwrap_or_else(|| {
         *WAYS.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
-            Err(_) | Ok("") => Way::Own,
+            // On another device: `device/testing.rs`.
+            Err(_) | Ok("" | "cuda") => Way::Own,
             Ok("plain") => Way::Plain,
             Ok("emulated") => Way::Emulated,
-            Ok(other) => panic!("{VARIABLE} is `{other}`; known: plain, emulated"),
+            Ok(other) => panic!("{VARIABLE} is `{other}`; known: plain, emulated, cuda"),
         })
     })
 }

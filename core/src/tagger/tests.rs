@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::config::ModelConfig;
 use super::*;
 use crate::ErrorKind;
+use crate::device::testing::device;
 use crate::kernels::cpu::Isa;
 use crate::weights::ModelDir;
 
@@ -27,7 +28,7 @@ fn folders(kind: &str) -> Vec<PathBuf> {
 }
 
 fn golden(folder: &Path) -> std::collections::HashMap<String, Tensor> {
-    candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap()
+    candle_core::safetensors::load(folder.join("golden.safetensors"), &device()).unwrap()
 }
 
 fn load(folder: &Path) -> Tagger {
@@ -78,7 +79,7 @@ fn networks_equal_timm() {
         let golden = golden(&folder);
         let found = ModelConfig::load(&ModelDir::Disk(folder.clone())).and_then(|config| {
             let dir = ModelDir::Disk(folder.clone());
-            let weights = dir.safetensors("model.safetensors", &Device::Cpu, DType::F32)?;
+            let weights = dir.safetensors("model.safetensors", &device(), DType::F32)?;
             let labels = golden["logits"].dim(1).unwrap();
             let network =
                 archs::load(&config.args, labels, &weights.root(), &config.input.scale())?;
@@ -137,7 +138,7 @@ fn difference_to_onnxruntime(folder: &Path, golden: &Path) -> f32 {
     let (b, h, w, _) = golden["input"].dims4().unwrap();
     let bgr = golden["input"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
     let rgb: Vec<u8> = bgr.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect();
-    let rgb = Tensor::from_vec(rgb, (b, h, w, 3), &Device::Cpu).unwrap();
+    let rgb = Tensor::from_vec(rgb, (b, h, w, 3), &device()).unwrap();
     let scores = load(folder).scores(images(&rgb), &Control::new());
     let scores: Vec<_> = scores.into_iter().map(Result::unwrap).collect();
     difference(&scores, &rows(&golden["probs"]))

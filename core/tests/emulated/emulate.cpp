@@ -2,10 +2,13 @@
 #define EMULATED
 #include "cuda/kernels.cu"
 
+#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -105,6 +108,9 @@ struct Block {
     Kernel kernel;
     const void* arguments;
     unsigned at, step, running, waiting, generation;
+    // Whether threads met, and whether they may: if not, they run behind each other, until one would.
+    bool have_met, may_meet;
+    jmp_buf begin_anew;
 };
 
 thread_local Block block;
@@ -118,6 +124,11 @@ std::map<std::string, Kernel>& kernels() {
 [[noreturn]] void fail(const char* what) {
     fprintf(stderr, "emulated kernel: %s\n", what);
     abort();
+}
+
+void meet() {
+    if (!block.may_meet) longjmp(block.begin_anew, 1);
+    block.have_met = true;
 }
 
 // To the next fiber that is not done.
@@ -145,6 +156,7 @@ void run_fiber() {
 
 // Runs `together` once all lanes of the warp have come with their values.
 template <class F> Warp& collective(const unsigned* values, unsigned count, F together) {
+    meet();
     Warp& warp = block.warps[block.at / LANES];
     memcpy(warp.in[block.at % LANES], values, 4 * count);
     unsigned generation = warp.generation;
@@ -170,6 +182,7 @@ float high(unsigned x) { return number(x & 0xffff0000u); }
 Entry::Entry(const char* name, Kernel kernel) { kernels()[name] = kernel; }
 
 void barrier() {
+    meet();
     unsigned generation = block.generation;
     if (++block.waiting == block.fibers.size()) {
         block.waiting = 0;
@@ -240,6 +253,7 @@ void load_matrices(unsigned (&r)[4], const void* row, bool transposed) {
 
 void copy_async(void* to, const void* from, bool is_there) {
     if (uintptr_t(to) % 16 || uintptr_t(from) % 16) fail("an asynchronous copy at an odd address");
+    meet();
     block.fibers[block.at].copies.push_back({to, from, is_there});
 }
 
@@ -251,18 +265,70 @@ void wait_for_copies() {
     block.fibers[block.at].copies.clear();
 }
 
-} // namespace emulated
-
-using namespace emulated;
-
-// Runs a kernel over a grid; false if there is none of that name.
-extern "C" bool tagbrush_emulate(const char* name, dim3 grid, dim3 size, unsigned shared, const void* arguments) {
+Kernel find(const char* name) {
     auto found = kernels().find(name);
-    if (found == kernels().end()) return false;
+    return found == kernels().end() ? nullptr : found->second;
+}
+
+// Of the thread `i` of a block.
+static dim3 index_of(unsigned i) {
+    return {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
+}
+
+// Kernels whose threads met in some launch, and those whose threads did not so far. The latter run without fibers, which
+// is many times as fast.
+enum class Meets { UNKNOWN, YES, NOT_YET };
+static std::mutex lock;
+static std::map<Kernel, Meets>& habits() {
+    static std::map<Kernel, Meets> all;
+    return all;
+}
+static Meets habit(Kernel kernel) {
+    std::lock_guard<std::mutex> held(lock);
+    return habits()[kernel];
+}
+static void learn(Kernel kernel, bool met) {
+    std::lock_guard<std::mutex> held(lock);
+    Meets& known = habits()[kernel];
+    if (known != Meets::YES) known = met ? Meets::YES : Meets::NOT_YET;
+}
+
+// The threads of a block, as fibers.
+static void run_fibers(unsigned threads) {
+    block.running = threads;
+    block.waiting = block.generation = 0;
+    for (unsigned i = 0; i < threads; i++) {
+        Fiber& fiber = block.fibers[i];
+        fiber.index = index_of(i);
+        fiber.is_done = false;
+        if (!fiber.stack) fiber.stack.reset(new char[STACK]);
+        fiber.context.begin(fiber.stack.get(), STACK, run_fiber);
+    }
+    block.at = block.step == 1 ? 0 : threads - 1;
+    current = &block.fibers[block.at];
+    block.back.change_to(block.fibers[block.at].context);
+}
+
+// The threads of a block, one behind the other; false once two of them would meet. What they wrote until then is written
+// again: no kernel adds to what it met with.
+static bool run_in_turn(unsigned threads) {
+    Thread thread;
+    if (setjmp(block.begin_anew)) return false;
+    current = &thread;
+    for (unsigned i = 0; i < threads; i++) {
+        thread.index = index_of(block.step == 1 ? i : threads - 1 - i);
+        block.kernel(block.arguments);
+    }
+    return true;
+}
+
+void run(Kernel kernel, dim3 grid, dim3 size, unsigned shared, const void* arguments) {
     unsigned threads = size.x * size.y * size.z;
-    block.kernel = found->second;
+    block.kernel = kernel;
     block.arguments = arguments;
     block.step = launches++ % 2 && threads > 1 ? threads - 1 : 1;
+    block.may_meet = habit(kernel) != Meets::NOT_YET;
+    block.have_met = false;
     grid_size = grid;
     block_size = size;
     if (block.fibers.size() < threads) block.fibers.resize(threads);
@@ -281,21 +347,20 @@ extern "C" bool tagbrush_emulate(const char* name, dim3 grid, dim3 size, unsigne
     for (block_index.x = 0; block_index.x < grid.x; block_index.x++) {
         memset(shared_bytes, 0xff, shared);
         memset(shared_bytes + shared, 0x5a, GUARD);
-        block.running = threads;
-        block.waiting = block.generation = 0;
-        for (unsigned i = 0; i < threads; i++) {
-            Fiber& fiber = block.fibers[i];
-            fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-            fiber.is_done = false;
-            if (!fiber.stack) fiber.stack.reset(new char[STACK]);
-            fiber.context.begin(fiber.stack.get(), STACK, run_fiber);
-        }
-        block.at = block.step == 1 ? 0 : threads - 1;
-        current = &block.fibers[block.at];
-        block.back.change_to(block.fibers[block.at].context);
+        if (!block.may_meet) block.may_meet = !run_in_turn(threads);
+        if (block.may_meet) run_fibers(threads);
         for (size_t i = 0; i < GUARD; i++) {
             if (shared_bytes[shared + i] != 0x5a) fail("a write behind the end of shared memory");
         }
     }
-    return true;
+    if (block.may_meet) learn(kernel, block.have_met);
+}
+
+} // namespace emulated
+
+// Runs a kernel over a grid; false if there is none of that name.
+extern "C" bool tagbrush_emulate(const char* name, dim3 grid, dim3 size, unsigned shared, const void* arguments) {
+    emulated::Kernel kernel = emulated::find(name);
+    if (kernel) emulated::run(kernel, grid, size, shared, arguments);
+    return kernel;
 }

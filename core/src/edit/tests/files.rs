@@ -1,8 +1,9 @@
 //! What models may be made of: folders that are damaged, files for one part, LoRA, GGUF.
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
 use super::*;
+use crate::device::testing::device;
 use crate::weights::SafeTensorsFile;
 
 #[test]
@@ -146,7 +147,7 @@ fn quantised(folder: &Folder, gguf: &Path, plain: &Path) {
     let (mut infos, mut data, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     for name in stored.names() {
-        let tensor = stored.load(&name, DType::F32, &Device::Cpu).unwrap();
+        let tensor = stored.load(&name, DType::F32, &device()).unwrap();
         let (shape, values) = (tensor.dims(), tensor.flatten_all().unwrap());
         let values: Vec<f32> = values.to_vec1().unwrap();
         // GGUF has the sizes of a shape the other way round.

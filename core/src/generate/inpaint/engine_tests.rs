@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
+use crate::device::testing::device;
 use crate::generate::small_model::{goldens, small_model};
 use crate::generate::{GenerateOptions, GeneratePipeline, GenerateRequest, SizeGuidance};
 use crate::weights::{Patch, Patched, SafeTensorsFile, Source};
@@ -58,7 +59,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 fn golden() -> std::collections::HashMap<String, Tensor> {
-    candle_core::safetensors::load(goldens("generate-inpaint/golden.safetensors"), &Device::Cpu)
+    candle_core::safetensors::load(goldens("generate-inpaint/golden.safetensors"), &device())
         .unwrap()
 }
 
@@ -82,16 +83,14 @@ fn patched_weights_equal_the_formula() {
     let base: Arc<dyn Source> = Arc::new(SafeTensorsFile::open(&base).unwrap());
     let patch = Arc::new(Patch::open(&engine().1, &*base).unwrap());
     let patched = Patched::new(Arc::clone(&base), patch);
-    let expected = candle_core::safetensors::load(
-        goldens("generate-inpaint/weights.safetensors"),
-        &Device::Cpu,
-    )
-    .unwrap();
+    let expected =
+        candle_core::safetensors::load(goldens("generate-inpaint/weights.safetensors"), &device())
+            .unwrap();
     assert_eq!(patched.names(), base.names());
     let (mut most, mut kept) = (0f32, 0);
     for name in base.names() {
         let load =
-            |source: &dyn Source| values(&source.load(&name, DType::F32, &Device::Cpu).unwrap());
+            |source: &dyn Source| values(&source.load(&name, DType::F32, &device()).unwrap());
         let found = load(&patched);
         let Some(expected) = expected.get(&name) else {
             assert_eq!(found, load(&*base), "{name}");
@@ -149,7 +148,7 @@ fn features_are_those_of_the_reference() {
         let mask: Vec<bool> = mask.pixels().iter().map(|value| *value == 255).collect();
         let pixels = image.pixels().iter().zip(&mask);
         let masked = pixels.map(|(v, hole)| if *hole { 0.0 } else { f32::from(*v) / 127.5 - 1.0 });
-        let masked = Tensor::from_vec(masked.collect::<Vec<f32>>(), (1, 64, 64, 3), &Device::Cpu);
+        let masked = Tensor::from_vec(masked.collect::<Vec<f32>>(), (1, 64, 64, 3), &device());
         let latents = pipeline.0.vae.encode(&masked.unwrap()).unwrap().squeeze(0).unwrap();
         let pooled: Vec<f32> = (0..64)
             .map(|cell| {
@@ -158,7 +157,7 @@ fn features_are_those_of_the_reference() {
                 f32::from(u8::from((0..8).any(|y| (0..8).any(|x| white(y, x)))))
             })
             .collect();
-        let pooled = Tensor::from_vec(pooled, (8, 8, 1), &Device::Cpu).unwrap();
+        let pooled = Tensor::from_vec(pooled, (8, 8, 1), &device()).unwrap();
         let found = head.forward(&pooled, &latents).unwrap();
         let expected = &golden[&format!("features.{i}")];
         assert_eq!(found.dims(), expected.dims());
@@ -166,7 +165,7 @@ fn features_are_those_of_the_reference() {
         let worst = pairs.fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
         println!("features {i}: {worst:.1e}");
         assert!(worst < if crate::cpu_kernels().unwrap().contains("split") { 2e-3 } else { 2e-5 });
-        let flat = Tensor::zeros((8, 7, 1), DType::F32, &Device::Cpu).unwrap();
+        let flat = Tensor::zeros((8, 7, 1), DType::F32, &device()).unwrap();
         assert!(head.forward(&flat, &latents).is_err());
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
 use super::*;
 use crate::device::Precision;
+use crate::device::testing::device;
 use crate::generate::{GenerateOptions, GeneratePipeline, GenerateRequest, SizeGuidance};
 use crate::options::LoadOptions;
 use crate::{ErrorKind, SamplerKind, Scheduler};
@@ -77,7 +78,7 @@ fn weight(networks: &Networks, key: &str) -> Vec<f32> {
         _ => &networks.large.source,
     };
     let source = source.read().unwrap();
-    values(&source.load(name, DType::F32, &Device::Cpu).unwrap())
+    values(&source.load(name, DType::F32, &device()).unwrap())
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn every_file_changes_weights_as_the_reference_does() {
     let pipeline = pipeline();
     let networks = &pipeline.0.networks;
     let merged =
-        candle_core::safetensors::load(goldens("generate-lora/merged.safetensors"), &Device::Cpu)
+        candle_core::safetensors::load(goldens("generate-lora/merged.safetensors"), &device())
             .unwrap();
     let mut most = 0f32;
     let mut count = 0;
@@ -113,7 +114,7 @@ fn a_picture_with_a_lora_equals_the_reference() {
     let pipeline = pipeline();
     pipeline.set_loras(&[lora("kohya")]).unwrap();
     let golden =
-        candle_core::safetensors::load(goldens("generate-lora/picture.safetensors"), &Device::Cpu)
+        candle_core::safetensors::load(goldens("generate-lora/picture.safetensors"), &device())
             .unwrap();
     let (found, expected) = (picture(&pipeline), values(&golden["picture"]));
     assert_eq!(found.len(), expected.len());
@@ -258,7 +259,7 @@ fn a_refiner_with_layers_of_other_shapes_takes_files_of_its_own_only() {
     let shape = base.shape("conv_in.weight").unwrap();
     assert_ne!(Some(&shape), pipeline.0.networks.unet.base.shape("conv_in.weight").as_ref());
     let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
-    let random = |shape: &[usize]| Tensor::randn(0f32, 0.3, shape, &Device::Cpu).unwrap();
+    let random = |shape: &[usize]| Tensor::randn(0f32, 0.3, shape, &device()).unwrap();
     let (down, up) = (random(&[2, shape[1], shape[2], shape[3]]), random(&[rows, 2, 1, 1]));
     let (text_down, text_up) = (random(&[2, 24]), random(&[24, 2]));
     let write = |layer: &str| {
@@ -277,7 +278,7 @@ fn a_refiner_with_layers_of_other_shapes_takes_files_of_its_own_only() {
     pipeline.set_loras(std::slice::from_ref(&own)).unwrap();
     let source = Arc::clone(&*pipeline.0.refiner.as_ref().unwrap().network.source.read().unwrap());
     let load =
-        |source: &Arc<dyn Source>| source.load("conv_in.weight", DType::F32, &Device::Cpu).unwrap();
+        |source: &Arc<dyn Source>| source.load("conv_in.weight", DType::F32, &device()).unwrap();
     let change = up.reshape((rows, 2)).unwrap();
     let change = change.matmul(&down.reshape((2, columns)).unwrap()).unwrap();
     let change = change.reshape(&*shape).unwrap();
@@ -291,7 +292,7 @@ fn a_refiner_with_layers_of_other_shapes_takes_files_of_its_own_only() {
     let query = "text_encoder/encoder.layers.0.self_attn.q_proj.weight";
     let small = &pipeline.0.networks.small.base;
     let name = small.names().into_iter().find(|name| name.ends_with(&query[13..])).unwrap();
-    let before = values(&small.load(&name, DType::F32, &Device::Cpu).unwrap());
+    let before = values(&small.load(&name, DType::F32, &device()).unwrap());
     assert_ne!(weight(&pipeline.0.networks, &format!("text_encoder/{name}")), before);
     assert!(Arc::ptr_eq(
         &*pipeline.0.networks.unet.source.read().unwrap(),

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use candle_core::Device;
 use serde::Deserialize;
 
 use super::*;
+use crate::device::testing::device;
 use crate::generate::small_model::goldens;
 use crate::generate::{
     GenerateOptions, GeneratePipeline, GenerateRequest, Performance, SizeGuidance,
@@ -50,7 +50,7 @@ fn pictures_of_two_networks_equal_the_reference() {
     let text = std::fs::read(goldens("generate-refiner/golden.json")).unwrap();
     let pictures: Vec<Picture> = serde_json::from_slice(&text).unwrap();
     let golden = goldens("generate-refiner/golden.safetensors");
-    let golden = candle_core::safetensors::load(golden, &Device::Cpu).unwrap();
+    let golden = candle_core::safetensors::load(golden, &device()).unwrap();
     let mut wrong = Vec::new();
     for (i, picture) in pictures.iter().enumerate() {
         let request = GenerateRequest::new(&picture.prompt).negative_prompt(&picture.negative);

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::*;
+use crate::device::testing::device;
 use crate::generate::small_model::{goldens, small_model};
 use crate::generate::{GenerateOptions, GeneratePipeline, GenerateRequest, SizeGuidance};
 use crate::{Control, ErrorKind, LoadOptions, MetadataScheme, Precision, SamplerKind, Scheduler};
@@ -40,7 +41,7 @@ fn the_whole_way_equals_the_reference() {
         serde_json::from_slice(&std::fs::read(goldens("generate-upscale/flow.json")).unwrap())
             .unwrap();
     let golden =
-        candle_core::safetensors::load(goldens("generate-upscale/flow.safetensors"), &Device::Cpu)
+        candle_core::safetensors::load(goldens("generate-upscale/flow.safetensors"), &device())
             .unwrap();
     let bytes = |name: &str| -> (Vec<u8>, (usize, usize)) {
         let tensor: &Tensor = &golden[name];
@@ -66,7 +67,7 @@ fn the_whole_way_equals_the_reference() {
 
     // In tiles to latents and back, each from what the reference has there.
     let values: Vec<f32> = expected.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
-    let values = Tensor::from_vec(values, (1, size.1, size.0, 3), &Device::Cpu).unwrap();
+    let values = Tensor::from_vec(values, (1, size.1, size.0, 3), &device()).unwrap();
     let (model, control) = (&pipeline.0, Control::new());
     let difference = |found: &Tensor, name: &str, map: fn(f32) -> f32| {
         assert_eq!(found.dims(), golden[name].dims(), "{name}");

@@ -31,6 +31,10 @@ using Kernel = void (*)(const void*);
 struct Entry {
     Entry(const char* name, Kernel kernel);
 };
+// The kernel of that name, or none.
+Kernel find(const char* name);
+// Runs a kernel over a grid.
+void run(Kernel kernel, dim3 grid, dim3 size, unsigned shared, const void* arguments);
 
 void barrier();
 float exchange(float x, int mask);

@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
 use super::*;
+use crate::device::testing::device;
 use crate::error::ErrorKind;
 use crate::weights::{SafeTensorsFile, Source, Weights};
 
@@ -23,7 +24,7 @@ fn config(name: &str) -> ClipTextConfig {
 
 fn load(name: &str, config: &ClipTextConfig, dtype: DType) -> ClipTextModel {
     let file = SafeTensorsFile::open(&path(&format!("{name}.safetensors"))).unwrap();
-    let weights = Weights::new(Arc::new(file), &Device::Cpu, dtype);
+    let weights = Weights::new(Arc::new(file), &device(), dtype);
     let model = ClipTextModel::load(config, &weights.root(), Keep::All).unwrap();
     weights.check_all_taken(|_| false).unwrap();
     model
@@ -35,7 +36,7 @@ fn prompts() -> Vec<Vec<u32>> {
 
 fn golden(name: &str) -> Tensor {
     let file = SafeTensorsFile::open(&path("golden.safetensors")).unwrap();
-    file.load(name, DType::F32, &Device::Cpu).unwrap()
+    file.load(name, DType::F32, &device()).unwrap()
 }
 
 /// The largest difference, as a part of the largest expected value.
@@ -80,10 +81,10 @@ fn tensors_have_the_names_of_either_version() {
     let config = config("l");
     let file = SafeTensorsFile::open(&path("l.safetensors")).unwrap();
     let tensors = file.names().into_iter().map(|name| {
-        let tensor = file.load(&name, DType::F32, &Device::Cpu).unwrap();
+        let tensor = file.load(&name, DType::F32, &device()).unwrap();
         (name.strip_prefix("text_model.").unwrap().to_owned(), tensor)
     });
-    let weights = Weights::made(tensors.collect(), "golden".into(), &Device::Cpu, DType::F32);
+    let weights = Weights::made(tensors.collect(), "golden".into(), &device(), DType::F32);
     let model = ClipTextModel::load(&config, &weights.root(), Keep::All).unwrap();
     weights.check_all_taken(|_| false).unwrap();
     let [found, expected] =

@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::device::testing::device;
 use crate::error::ErrorKind;
 use crate::nn::Keep;
 use crate::weights::{SafeTensorsFile, Source, Weights};
@@ -37,11 +38,11 @@ fn file(name: &str) -> SafeTensorsFile {
 }
 
 fn weights(dtype: DType) -> Weights {
-    Weights::new(Arc::new(file("model.safetensors")), &Device::Cpu, dtype)
+    Weights::new(Arc::new(file("model.safetensors")), &device(), dtype)
 }
 
 fn golden(name: &str) -> Tensor {
-    file("golden.safetensors").load(name, DType::F32, &Device::Cpu).unwrap()
+    file("golden.safetensors").load(name, DType::F32, &device()).unwrap()
 }
 
 /// The largest difference, as a part of the largest expected value.
@@ -228,14 +229,14 @@ fn tensors_have_the_names_of_either_version() {
     let tensors: BTreeMap<_, _> = stored
         .names()
         .iter()
-        .map(|name| (rename(name), stored.load(name, DType::BF16, &Device::Cpu).unwrap()))
+        .map(|name| (rename(name), stored.load(name, DType::BF16, &device()).unwrap()))
         .collect();
     let mut names: Vec<_> = tensors.keys().cloned().collect();
     let mut expected = all.names.clone();
     names.sort();
     expected.sort();
     assert_eq!(names, expected);
-    let renamed = Weights::made(tensors, "golden".into(), &Device::Cpu, DType::F32);
+    let renamed = Weights::made(tensors, "golden".into(), &device(), DType::F32);
     let run = |weights: &Weights| {
         load(&weights.clone().trial(), 3, 3);
         let (tower, model) = load(weights, 3, 3);

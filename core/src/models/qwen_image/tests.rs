@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::control::Control;
+use crate::device::testing::device;
 use crate::error::ErrorKind;
 use crate::nn::Keep;
 use crate::weights::{SafeTensorsFile, Source, Weights};
@@ -25,7 +26,7 @@ fn config(name: &str) -> Value {
 
 fn weights(name: &str, dtype: DType) -> Weights {
     let path = folder(name).join("diffusion_pytorch_model.safetensors");
-    Weights::new(Arc::new(SafeTensorsFile::open(&path).unwrap()), &Device::Cpu, dtype)
+    Weights::new(Arc::new(SafeTensorsFile::open(&path).unwrap()), &device(), dtype)
 }
 
 fn goldens(name: &str) -> SafeTensorsFile {
@@ -33,7 +34,7 @@ fn goldens(name: &str) -> SafeTensorsFile {
 }
 
 fn golden(file: &SafeTensorsFile, name: &str) -> Tensor {
-    file.load(name, DType::F32, &Device::Cpu).unwrap()
+    file.load(name, DType::F32, &device()).unwrap()
 }
 
 /// The largest difference, as a part of the largest expected value.
@@ -118,7 +119,7 @@ impl Loaded {
             Tensor::cat(&parts, 0).unwrap()
         };
         let sizes: Vec<_> = which.iter().map(|i| samples[*i].sample()).collect();
-        let layout = Layout::new(&sizes, &self.config, &Device::Cpu).unwrap();
+        let layout = Layout::new(&sizes, &self.config, &device()).unwrap();
         let modulations: Vec<_> = which.iter().map(|i| &self.modulations[*i]).collect();
         let y = self
             .network
@@ -170,7 +171,7 @@ fn a_ragged_batch_gives_what_its_samples_give_alone() {
 #[test]
 fn batches_that_do_not_fit_their_layout_are_refused() {
     let loaded = Loaded::new(false, DType::F32);
-    let (config, device) = (&loaded.config, Device::Cpu);
+    let (config, device) = (&loaded.config, device());
     let sample = samples()[2].sample();
     let layout = Layout::new(std::slice::from_ref(&sample), config, &device).unwrap();
     let modulation = &loaded.modulations[2];
@@ -207,7 +208,7 @@ fn the_autoencoder_computes_what_diffusers_does() {
         assert_close(&latents, &golden(&file, "latents"), tolerance, &format!("encode {dtype:?}"));
         let decoded = vae.decode(&golden(&file, "noise")).unwrap().clamp(-1f32, 1f32).unwrap();
         assert_close(&decoded, &golden(&file, "decoded"), tolerance, &format!("decode {dtype:?}"));
-        assert!(vae.encode(&Tensor::zeros((1, 8, 10, 3), dtype, &Device::Cpu).unwrap()).is_err());
+        assert!(vae.encode(&Tensor::zeros((1, 8, 10, 3), dtype, &device()).unwrap()).is_err());
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
 use super::*;
+use crate::device::testing::{device, zeros};
 use crate::weights::{Weights, open_upscaler};
 
 #[derive(Deserialize)]
@@ -22,7 +23,7 @@ fn folder() -> PathBuf {
 
 fn load(file: &str) -> RrdbNet {
     let source = open_upscaler(&folder().join(file)).unwrap();
-    let weights = Weights::new(source, &Device::Cpu, DType::F32);
+    let weights = Weights::new(source, &device(), DType::F32);
     let network = RrdbNet::load(&weights.root()).unwrap();
     weights.check_all_taken(|_| false).unwrap();
     network
@@ -38,7 +39,7 @@ fn networks_of_every_file_compute_what_spandrel_does() {
     let cases: BTreeMap<String, Case> = serde_json::from_slice(&text).unwrap();
     assert_eq!(cases.len(), 7);
     let golden =
-        candle_core::safetensors::load(folder().join("golden.safetensors"), &Device::Cpu).unwrap();
+        candle_core::safetensors::load(folder().join("golden.safetensors"), &device()).unwrap();
     for (name, case) in cases {
         let network = load(&case.file);
         assert_eq!(network.scale(), case.scale, "{name}");
@@ -59,21 +60,18 @@ fn networks_of_every_file_compute_what_spandrel_does() {
 #[test]
 fn pictures_of_nothing_are_refused() {
     let network = load("x2plus.pth");
-    for shape in [(1, 0, 4, 3), (1, 4, 4, 4), (0, 4, 4, 3)] {
-        let picture = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-        assert!(network.forward(&picture).is_err(), "{shape:?}");
+    for shape in [[1, 0, 4, 3], [1, 4, 4, 4], [0, 4, 4, 3]] {
+        assert!(network.forward(&zeros(&shape)).is_err(), "{shape:?}");
     }
     // Of one pixel there is nothing to mirror.
-    let pixel = Tensor::ones((1, 1, 1, 3), DType::F32, &Device::Cpu).unwrap();
+    let pixel = Tensor::ones((1, 1, 1, 3), DType::F32, &device()).unwrap();
     assert_eq!(network.forward(&pixel).unwrap().dims(), [1, 2, 2, 3]);
 }
 
 /// A checkpoint of tensors of these shapes.
 fn shaped(shapes: &[(&str, &[usize])]) -> Weights {
-    let tensors = shapes.iter().map(|(name, shape)| {
-        ((*name).to_owned(), Tensor::zeros(*shape, DType::F32, &Device::Cpu).unwrap())
-    });
-    Weights::made(tensors.collect(), "made.pth".to_owned(), &Device::Cpu, DType::F32)
+    let tensors = shapes.iter().map(|(name, shape)| ((*name).to_owned(), zeros(shape)));
+    Weights::made(tensors.collect(), "made.pth".to_owned(), &device(), DType::F32)
 }
 
 #[test]
@@ -112,11 +110,11 @@ fn tensors_that_are_not_known_are_left_over() {
     assert!(source.names().iter().all(|name| !name.contains("RRDB")), "{:?}", source.names());
     let mut tensors = BTreeMap::new();
     for name in source.names() {
-        tensors.insert(name.clone(), source.load(&name, DType::F32, &Device::Cpu).unwrap());
+        tensors.insert(name.clone(), source.load(&name, DType::F32, &device()).unwrap());
     }
-    let extra = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+    let extra = Tensor::zeros(3, DType::F32, &device()).unwrap();
     tensors.insert("attention.weight".to_owned(), extra);
-    let weights = Weights::made(tensors, "made.pth".to_owned(), &Device::Cpu, DType::F32);
+    let weights = Weights::made(tensors, "made.pth".to_owned(), &device(), DType::F32);
     RrdbNet::load(&Arc::new(weights.root())).unwrap();
     let error = weights.check_all_taken(|_| false).unwrap_err().to_string();
     assert!(error.contains("attention.weight"), "{error}");

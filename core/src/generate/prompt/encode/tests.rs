@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::*;
+use crate::device::testing::device;
 use crate::models::clip::ClipTextConfig;
 use crate::nn::Keep;
 use crate::weights::{ModelDir, Weights};
@@ -31,7 +32,7 @@ fn encoders() -> TextEncoders {
         let config = dir.text(&format!("{folder}/config.json")).unwrap();
         let config = ClipTextConfig::parse(config.as_bytes()).unwrap();
         let source = dir.checkpoint(&format!("{folder}/model")).unwrap();
-        let weights = Weights::new(source, &Device::Cpu, DType::F32);
+        let weights = Weights::new(source, &device(), DType::F32);
         Arc::new(ClipTextModel::load(&config, &weights.root(), Keep::All).unwrap())
     };
     TextEncoders {
@@ -59,7 +60,7 @@ fn prompts_equal_the_reference() {
     let golden: Golden =
         serde_json::from_slice(&std::fs::read(goldens().join("golden.json")).unwrap()).unwrap();
     let tensors =
-        candle_core::safetensors::load(goldens().join("golden.safetensors"), &Device::Cpu).unwrap();
+        candle_core::safetensors::load(goldens().join("golden.safetensors"), &device()).unwrap();
     for (i, Prompt { texts, counted, skip }) in golden.prompts.iter().enumerate() {
         let texts: Vec<_> = texts.iter().map(String::as_str).collect();
         let found = encoders.encode(&texts, *counted, *skip).unwrap();

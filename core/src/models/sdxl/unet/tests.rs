@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::super::tests::{difference, tolerance};
 use super::super::{Added, FreeU, Prompt, UNet, UnetConfig};
 use super::config::StageConfig;
+use crate::device::testing::{device, zeros};
 use crate::error::ErrorKind;
 use crate::nn::Keep;
 use crate::weights::{SafeTensorsFile, Source, Weights};
@@ -24,8 +25,7 @@ fn config(kind: &str) -> UnetConfig {
 
 fn load(kind: &str, dtype: DType) -> UNet {
     let file = path(kind, "diffusion_pytorch_model.safetensors");
-    let weights =
-        Weights::new(Arc::new(SafeTensorsFile::open(&file).unwrap()), &Device::Cpu, dtype);
+    let weights = Weights::new(Arc::new(SafeTensorsFile::open(&file).unwrap()), &device(), dtype);
     let network = UNet::load(&config(kind), &weights.root(), Keep::All).unwrap();
     weights.check_all_taken(|_| false).unwrap();
     network
@@ -44,7 +44,7 @@ struct Golden {
 impl Golden {
     fn of(kind: &str) -> Self {
         let file = SafeTensorsFile::open(&path(kind, "golden.safetensors")).unwrap();
-        let load = |name: &str| file.load(name, DType::F32, &Device::Cpu).unwrap();
+        let load = |name: &str| file.load(name, DType::F32, &device()).unwrap();
         let timesteps: Vec<f32> = load("timesteps").to_vec1().unwrap();
         let is_there = file.names().iter().any(|name| name == "pooled");
         Self {
@@ -104,7 +104,7 @@ fn large_layers_need_not_stay() {
 
         let expected = golden.answer(&load(kind, DType::F32));
         for keep in 0..=sizes.len() {
-            let weights = Weights::new(Arc::clone(&file), &Device::Cpu, DType::F32);
+            let weights = Weights::new(Arc::clone(&file), &device(), DType::F32);
             let network = UNet::load(&config, &weights.root(), Keep::First(keep)).unwrap();
             for _ in 0..2 {
                 let found = golden.answer(&network);
@@ -166,7 +166,7 @@ fn freeu_computes_what_its_authors_do() {
     let (network, golden) = (load(kind, DType::F32), Golden::of(kind));
     assert!(difference(&golden.answer(&network), &golden.output) <= tolerance());
     let file = SafeTensorsFile::open(&path(kind, "golden.safetensors")).unwrap();
-    let get = |name: &str| file.load(name, DType::F32, &Device::Cpu).unwrap();
+    let get = |name: &str| file.load(name, DType::F32, &device()).unwrap();
     let scales: Vec<f64> =
         get("scales").to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
     let freeu = FreeU { b1: scales[0], b2: scales[1], s1: scales[2], s2: scales[3] };
@@ -192,7 +192,6 @@ fn latents_may_be_of_another_type() {
 #[test]
 fn inputs_that_do_not_fit_are_refused() {
     let (network, golden) = (load("base", DType::F32), Golden::of("base"));
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let (text, pooled) = (&golden.texts[0], &golden.pooled.as_ref().unwrap().get(0).unwrap());
     let sizes = &golden.sizes[0][..];
     for (text, added) in [
