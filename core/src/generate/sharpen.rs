@@ -1,16 +1,14 @@
 //! Sharper pictures, as Fooocus makes them: noise that the network finds is blurred where the picture is
 //! smooth, so that it takes away less of the picture's own grain.
 //!
-//! The blur is a joint bilateral one (Petschnigg et al. 2004, "Digital photography with flash and no-flash
-//! image pairs"; kornia's `joint_bilateral_blur` with the distance `l1`): a weighted mean over a window,
-//! where a pixel weighs the more the nearer it is, and the more alike it is in another picture, the guide.
+//! The blur is a joint bilateral one, along the picture that the network sees: `kernels/bilateral_blur`.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-/// How far the window goes to each side.
-const REACH: usize = 6;
-/// Deviations of the weights, in pixels and in values of the guide.
-const DEVIATION: f64 = 3.0;
+use crate::kernels::bilateral_blur::{self, Blur};
+
+/// Of Fooocus.
+const BLUR: Blur = Blur { reach: 6, deviation: 3.0 };
 /// What a sharpness of 1 mixes in of the blurred noise, at the end of the way.
 const STRENGTH: f64 = 0.001;
 
@@ -24,7 +22,8 @@ pub(super) fn sharpened(
 ) -> Result<Tensor> {
     let share = STRENGTH * sharpness * progress;
     let noise = (x - seen)?;
-    let mixed = ((blurred(&noise, &standard(seen)?)? * share)? + (noise * (1.0 - share))?)?;
+    let mixed = ((bilateral_blur::forward(&noise, &standard(seen)?, BLUR)? * share)?
+        + (noise * (1.0 - share))?)?;
     x - mixed
 }
 
@@ -36,56 +35,15 @@ fn standard(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&(deviation + 1e-5)?)
 }
 
-/// The weighted means of `x` over the windows of all pixels; beyond the border pictures are mirrored.
-fn blurred(x: &Tensor, guide: &Tensor) -> Result<Tensor> {
-    let (height, width, _) = x.dims3()?;
-    let device = x.device();
-    let (rows, columns) = (mirrored(height, device)?, mirrored(width, device)?);
-    let around = |x: &Tensor| x.index_select(&rows, 0)?.index_select(&columns, 1);
-    let (x, neighbours) = (around(x)?, around(guide)?);
-    let mut sum: Option<(Tensor, Tensor)> = None;
-    for down in 0..=2 * REACH {
-        for right in 0..=2 * REACH {
-            let shifted = |x: &Tensor| x.narrow(0, down, height)?.narrow(1, right, width);
-            let difference = (shifted(&neighbours)? - guide)?.abs()?.sum_keepdim(2)?;
-            let far = [down, right].map(|at| (at as f64 - REACH as f64).powi(2));
-            let scale = -0.5 / DEVIATION.powi(2);
-            let weights = difference.sqr()?.affine(scale, scale * (far[0] + far[1]))?.exp()?;
-            let weighted = shifted(&x)?.broadcast_mul(&weights)?;
-            sum = Some(match sum {
-                None => (weighted, weights),
-                Some((values, all)) => ((values + weighted)?, (all + weights)?),
-            });
-        }
-    }
-    match sum {
-        Some((values, weights)) => values.broadcast_div(&weights),
-        None => Ok(x),
-    }
-}
-
-/// The numbers of a side's pixels with [`REACH`] more at both ends, mirrored without the end itself.
-fn mirrored(side: usize, device: &Device) -> Result<Tensor> {
-    let period = 2 * (side - 1).max(1);
-    let numbers = 0..side + 2 * REACH;
-    let numbers: Vec<u32> = numbers
-        .map(|i| {
-            // From the first pixel on, in a direction that does not matter.
-            let i = i.abs_diff(REACH) % period;
-            i.min(period - i).min(side - 1) as u32
-        })
-        .collect();
-    Tensor::new(numbers, device)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::testing::device;
 
     fn golden(name: &str) -> Tensor {
         let file =
             concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/generate-sharpness.safetensors");
-        candle_core::safetensors::load(file, &Device::Cpu).unwrap()[name].clone()
+        candle_core::safetensors::load(file, &device()).unwrap()[name].clone()
     }
 
     #[test]
@@ -108,15 +66,5 @@ mod tests {
             let off = (found - &seen).unwrap().abs().unwrap().max_all().unwrap();
             assert!(off.to_scalar::<f32>().unwrap() < 1e-6);
         }
-    }
-
-    #[test]
-    fn pictures_of_one_pixel_are_mirrored_too() {
-        let one = Tensor::ones((1, 2, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let found = blurred(&one, &one).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert!(found.iter().all(|value| (value - 1.0).abs() < 1e-6));
-        assert_eq!(mirrored(1, &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [0; 13]);
-        let three = mirrored(3, &Device::Cpu).unwrap().to_vec1::<u32>().unwrap();
-        assert_eq!(three, [2, 1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1, 0]);
     }
 }

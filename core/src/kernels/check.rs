@@ -4,6 +4,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::activation::Activation;
 use super::attention::{self, Rotation, Windows};
+use super::bilateral_blur::{self, Blur};
 use super::linear::{self, Combine, Window};
 use super::modulation::{self, Gated, Shifted};
 use super::norm::{self, Kind};
@@ -154,6 +155,9 @@ fn cases(device: &Device, rounded: DType, dtype: DType) -> Result<Vec<Case>> {
         let y = group_norm::forward(&picture, Some(&shift), &weights, Activation::Silu)?;
         push(format!("group norm {groups}"), y);
     }
+    let (latents, guide) = (wide(&[24, 40, 4], 10)?, wide(&[24, 40, 4], 11)?);
+    let blur = Blur { reach: 6, deviation: 3.0 };
+    push("bilateral blur".to_owned(), bilateral_blur::forward(&latents, &guide, blur)?);
     let halves = picture.narrow(D::Minus1, 32, 32)?;
     push("activation".to_owned(), Activation::Silu.forward(&halves)?);
     Ok(cases)

@@ -13,6 +13,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod bilateral_blur;
 #[cfg(any(test, feature = "gpu-check"))]
 pub(crate) mod check;
 pub(crate) mod cpu;

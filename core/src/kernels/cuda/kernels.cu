@@ -1,6 +1,7 @@
 // All kernels, as one unit to compile.
 #include "../activation/cuda.cu"
 #include "../attention/cuda.cu"
+#include "../bilateral_blur/cuda.cu"
 #include "../depthwise_conv/cuda.cu"
 #include "../group_norm/cuda.cu"
 #include "../linear/cuda.cu"
