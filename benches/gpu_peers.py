@@ -27,6 +27,14 @@ TAGGERS = {
     "eva02-large": ("eva02_large_patch14_448", dict(img_size=448, ref_feat_shape=[32, 32])),
 }
 
+# Batch, heads, tokens, values of a head.
+ATTENTION = {
+    "Qwen-Image-Edit, 1024 px": (1, 24, 8492, 128),
+    "SDXL, 1024 px, with guidance": (2, 10, 4096, 64),
+    "ViT-B, 32 pictures": (32, 12, 784, 64),
+    "EVA-02-L, 32 pictures": (32, 16, 1025, 64),
+}
+
 
 def seconds(run, times):
     """The median, after two runs that do not count."""
@@ -49,6 +57,17 @@ def on_device(make):
             return make().eval()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def attention():
+    from torch.nn.functional import scaled_dot_product_attention
+
+    found = {}
+    for name, (batch, heads, tokens, width) in ATTENTION.items():
+        q, k, v = (torch.randn(batch, tokens, heads, width, device="cuda", dtype=torch.bfloat16).transpose(1, 2) for _ in range(3))
+        found[name] = {"s": seconds(lambda: scaled_dot_product_attention(q, k, v), 10)}
+        print(name, found[name], flush=True)
+    return found
 
 
 def taggers():
@@ -138,6 +157,9 @@ def generation():
 def ratios(ours, peers):
     """How many times faster tagbrush is."""
     found = {}
+    for name, peer in peers.get("attention", {}).items():
+        for units, own in ours["attention"][name].items():
+            found[f"attention: {name}, {units}"] = peer["s"] / own["s"]
     for name, rates in peers.get("taggers", {}).items():
         own = ours["taggers, full size"][name]["network"]
         for way in rates:
@@ -151,14 +173,14 @@ def ratios(ours, peers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=pathlib.Path, help="what gpu-check wrote")
-    parser.add_argument("--only", choices=["taggers", "edits", "generation"], action="append")
+    parser.add_argument("--only", choices=["attention", "taggers", "edits", "generation"], action="append")
     arguments = parser.parse_args()
     report = json.loads(arguments.report.read_text())
     if not torch.cuda.is_available():
         sys.exit("PyTorch finds no CUDA device here")
     peers = {"torch": torch.__version__, "device": torch.cuda.get_device_name()}
     with torch.inference_mode():
-        for section in (taggers, edits, generation):
+        for section in (attention, taggers, edits, generation):
             if arguments.only and section.__name__ not in arguments.only:
                 continue
             try:

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KERNELS: &str = "src/kernels/cuda/kernels.cu";
+/// For one generation alone, which has instructions that no other one has.
+const HOPPER: (&str, &str) = ("src/kernels/cuda/hopper.cu", "90a");
 /// The oldest generation that the kernels need: what is built for it runs on all later ones.
 const OLDEST: &str = "80";
 
@@ -17,7 +19,7 @@ fn main() {
     }
 }
 
-/// `kernels.ptx`, for the generation that `CUDA_COMPUTE_CAP` names.
+/// `kernels.ptx`, for the generation that `CUDA_COMPUTE_CAP` names, and `hopper.ptx`.
 fn compile(out: &Path) {
     for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "PATH", "TAGBRUSH_PTX"] {
         println!("cargo:rerun-if-env-changed={variable}");
@@ -27,9 +29,11 @@ fn compile(out: &Path) {
         home.filter(|nvcc| nvcc.exists()).unwrap_or_else(|| "nvcc".into())
     });
     let generation = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| OLDEST.to_owned());
-    let mut command = Command::new(nvcc);
-    command.args(["--ptx", "-std=c++17", "-O3"]).arg(format!("-arch=compute_{generation}"));
-    run(command.arg("--output-directory").arg(out).arg(KERNELS));
+    for (kernels, generation) in [(KERNELS, generation.as_str()), HOPPER] {
+        let mut command = Command::new(&nvcc);
+        command.args(["--ptx", "-std=c++17", "-O3"]).arg(format!("-arch=compute_{generation}"));
+        run(command.arg("--output-directory").arg(out).arg(kernels));
+    }
 }
 
 fn run(command: &mut Command) {

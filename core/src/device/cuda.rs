@@ -7,10 +7,14 @@ use candle_core::{Device, Error, Result};
 
 /// What the build script made of `kernels/cuda/kernels.cu`.
 pub(crate) const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+/// Those for [`HOPPER`] alone.
+pub(crate) const HOPPER_KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/hopper.ptx"));
 /// Any kernel: to load the module is to ask the driver whether it can translate it.
 const ANY: &str = "norm_f32";
 /// The oldest generation whose matrix units the kernels use: Ampere.
 const OLDEST: i32 = 8;
+/// The generation whose matrix units take the work of four warps. No later one has them.
+const HOPPER: i32 = 9;
 
 /// Opens the device `index` for one stream of work; in words what is in the way.
 pub(super) fn open(index: usize) -> std::result::Result<Device, String> {
@@ -22,8 +26,7 @@ pub(super) fn open(index: usize) -> std::result::Result<Device, String> {
     // SAFETY: there is one stream, and everything of this device goes through it.
     unsafe { device.disable_event_tracking() };
     let context = device.cuda_stream().context().clone();
-    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
-    let generation = context.attribute(attribute).map_err(|e| in_words(&Error::wrap(e), index))?;
+    let generation = generation(&device).map_err(|e| in_words(&e, index))?;
     if generation < OLDEST {
         return Err(format!(
             "its compute capability is {generation}.x; the kernels need {OLDEST}.0 (Ampere) or later"
@@ -32,6 +35,17 @@ pub(super) fn open(index: usize) -> std::result::Result<Device, String> {
     device.get_or_load_custom_func(ANY, "tagbrush", KERNELS).map_err(|e| in_words(&e, index))?;
     keep_memory(&context).map_err(|e| in_words(&e, index))?;
     Ok(Device::Cuda(device))
+}
+
+/// The first part of its compute capability.
+fn generation(device: &CudaDevice) -> Result<i32> {
+    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+    device.cuda_stream().context().attribute(attribute).map_err(Error::wrap)
+}
+
+/// Whether it runs [`HOPPER_KERNELS`].
+pub(crate) fn is_hopper(device: &CudaDevice) -> bool {
+    generation(device).is_ok_and(|generation| generation == HOPPER)
 }
 
 /// Has the driver keep what was freed for the next tensor. By default it goes back to the system whenever

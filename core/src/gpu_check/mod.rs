@@ -1,6 +1,7 @@
 //! What `make gpu-check` runs on a machine with a device: kernels and models against the CPU, and full-size
 //! networks with random weights for time and memory. No part of the interface.
 
+mod attention;
 mod edit;
 mod generate;
 mod steady;
@@ -73,6 +74,7 @@ pub fn run(device: Device, quick: bool) -> Result<Report> {
     if !quick {
         let peak = matrix_peak(&bf16)?;
         report.add("matrix peak, TFLOP/s in bf16", json!(peak));
+        attention::measure(&mut report, &bf16)?;
         taggers::measure(&mut report, &bf16)?;
         edit::measure(&mut report, &bf16, peak)?;
         generate::measure(&mut report, &bf16)?;

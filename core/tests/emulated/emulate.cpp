@@ -1,6 +1,7 @@
 // The fibers of `emulate.h`, and the kernels that run on them.
 #define EMULATED
 #include "cuda/kernels.cu"
+#include "cuda/hopper.cu"
 
 #include <csetjmp>
 #include <cstdio>
@@ -87,12 +88,26 @@ struct Context {
 };
 #endif
 
+// A product of a warpgroup, of which a thread has a part. It is made when it is waited for.
+struct Product {
+    float* d;
+    const unsigned* a; // null: `left` names it
+    unsigned long long left, right;
+    int columns;
+    bool transposed, adds;
+    unsigned group;
+};
+
 struct Fiber : Thread {
     Context context;
     std::unique_ptr<char[]> stack;
     std::vector<Copy> copies;
+    std::vector<Product> products;
+    unsigned groups = 0;
     bool is_done;
 };
+
+constexpr unsigned WARPGROUP = 4 * LANES;
 
 // What the lanes of a warp hand to each other.
 struct Warp {
@@ -101,9 +116,14 @@ struct Warp {
     unsigned out[LANES][4];
 };
 
+struct Warpgroup {
+    unsigned arrived = 0, generation = 0;
+};
+
 struct Block {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
+    std::vector<Warpgroup> warpgroups;
     Context back;
     Kernel kernel;
     const void* arguments;
@@ -146,6 +166,7 @@ void run_fiber() {
     block.kernel(block.arguments);
     Fiber& fiber = block.fibers[block.at];
     if (!fiber.copies.empty()) fail("a thread ends with copies that it did not wait for");
+    if (!fiber.products.empty()) fail("a thread ends with products that it did not wait for");
     fiber.is_done = true;
     if (--block.running == 0) {
         if (block.waiting) fail("a barrier that not all threads reach");
@@ -265,6 +286,86 @@ void wait_for_copies() {
     block.fibers[block.at].copies.clear();
 }
 
+void multiply_async(float* d, int columns, const unsigned* a, unsigned long long left, unsigned long long right, bool transposed,
+                    bool adds) {
+    meet();
+    Fiber& fiber = block.fibers[block.at];
+    fiber.products.push_back({d, a, left, right, columns, transposed, adds, fiber.groups});
+}
+
+void end_products() { block.fibers[block.at].groups++; }
+
+// A value of a matrix in shared memory, by its description: rows run along the sum (`transposed`) or across it.
+static float value_at(unsigned long long matrix, int outer, int inner, bool transposed) {
+    if (matrix >> 62 != 1) fail("a matrix that is not in rows of 128 bytes, swapped");
+    unsigned address = unsigned(matrix & 0x3fff) << 4;
+    unsigned across = unsigned(matrix >> 16 & 0x3fff) << 4, down = unsigned(matrix >> 32 & 0x3fff) << 4;
+    int row = transposed ? inner : outer, column = transposed ? outer : inner;
+    address += unsigned(column) / 64 * across + unsigned(column) % 64 * 2 + unsigned(row) / 8 * down + unsigned(row) % 8 * 128;
+    address ^= (address >> 7 & 7) << 4;
+    unsigned short bits;
+    memcpy(&bits, shared_bytes + address, 2);
+    return number(unsigned(bits) << 16);
+}
+
+// The product number `i` of the warpgroup whose first thread is `first`.
+static void multiply(unsigned first, size_t i) {
+    const Product& product = block.fibers[first].products[i];
+    float left[64][16], right[16][256];
+    for (unsigned thread = 0; thread < WARPGROUP; thread++) {
+        const Product& part = block.fibers[first + thread].products[i];
+        if (part.left != product.left || part.right != product.right || part.columns != product.columns) {
+            fail("a product whose threads do not agree");
+        }
+        unsigned lane = thread % LANES, row = thread / LANES * 16 + lane / 4, column = lane % 4 * 2;
+        for (unsigned r = 0; r < 4 && part.a; r++) {
+            unsigned y = row + r % 2 * 8, x = column + r / 2 * 8;
+            left[y][x] = low(part.a[r]), left[y][x + 1] = high(part.a[r]);
+        }
+    }
+    for (int y = 0; y < 64 && !product.a; y++) {
+        for (int k = 0; k < 16; k++) left[y][k] = value_at(product.left, y, k, false);
+    }
+    for (int k = 0; k < 16; k++) {
+        for (int x = 0; x < product.columns; x++) right[k][x] = value_at(product.right, x, k, product.transposed);
+    }
+    for (unsigned thread = 0; thread < WARPGROUP; thread++) {
+        float* d = block.fibers[first + thread].products[i].d;
+        unsigned lane = thread % LANES, row = thread / LANES * 16 + lane / 4, column = lane % 4 * 2;
+        for (int j = 0; j < product.columns / 2; j++) {
+            unsigned y = row + unsigned(j) / 2 % 2 * 8, x = unsigned(j) / 4 * 8 + column + unsigned(j) % 2;
+            float sum = product.adds ? d[j] : 0.0f;
+            for (int k = 0; k < 16; k++) sum += left[y][k] * right[k][x];
+            d[j] = sum;
+        }
+    }
+}
+
+void wait_for_products(int unfinished) {
+    meet();
+    unsigned first = block.at / WARPGROUP * WARPGROUP;
+    if (first + WARPGROUP > block.fibers.size()) fail("a product of less than four warps");
+    Warpgroup& group = block.warpgroups[block.at / WARPGROUP];
+    unsigned generation = group.generation;
+    if (++group.arrived < WARPGROUP) {
+        unsigned turns = 0;
+        while (group.generation == generation) {
+            if (++turns > 1000000) fail("a warpgroup whose threads do not come together");
+            yield();
+        }
+        return;
+    }
+    const Fiber& one = block.fibers[first];
+    size_t due = 0;
+    while (due < one.products.size() && one.products[due].group + unfinished < one.groups) multiply(first, due++);
+    for (unsigned i = first; i < first + WARPGROUP; i++) {
+        auto& products = block.fibers[i].products;
+        products.erase(products.begin(), products.begin() + ptrdiff_t(due));
+    }
+    group.arrived = 0;
+    group.generation++;
+}
+
 Kernel find(const char* name) {
     auto found = kernels().find(name);
     return found == kernels().end() ? nullptr : found->second;
@@ -339,6 +440,7 @@ void run(Kernel kernel, dim3 grid, dim3 size, unsigned shared, const void* argum
     }
     block.warps.assign((threads + LANES - 1) / LANES, Warp());
     for (unsigned i = 0; i < threads; i++) block.warps[i / LANES].lanes++;
+    block.warpgroups.assign((threads + WARPGROUP - 1) / WARPGROUP, Warpgroup());
     // Results that depend on memory which nobody wrote are NaN.
     std::unique_ptr<unsigned char[]> memory(new unsigned char[shared + GUARD + 16]);
     shared_bytes = memory.get() + (16 - uintptr_t(memory.get()) % 16) % 16;

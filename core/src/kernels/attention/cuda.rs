@@ -1,7 +1,7 @@
 //! Attention on CUDA: one kernel that normalises and turns queries and keys, and one for everything else,
 //! in bfloat16. `f32`, and heads of other sizes than the kernel's, are plain products of matrices.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::cuda::{self, Address, Grid, THREADS};
 use super::super::norm;
@@ -13,6 +13,14 @@ const WARPS: usize = 4;
 const APART: usize = 8;
 /// Head sizes that the kernel is compiled for; smaller ones are filled up with zeros.
 const SIZES: [usize; 4] = [32, 64, 96, 128];
+/// Sizes of heads for warpgroups, and queries and keys of their tiles; as in `warpgroup.cu`.
+const WARPGROUP_SIZES: [usize; 2] = [64, 128];
+const WARPGROUP_ROWS: usize = 128;
+/// What tiles in shared memory begin at multiples of.
+const ALIGNED: usize = 1024;
+/// What units may differ by where values are of -1 to 1: the rounding of weights, in another order.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "for Hopper"))]
+const DIFFERENCE: f32 = 0.02;
 /// Most heads: their scales are part of the arguments.
 const HEADS: usize = 64;
 /// Values of 16 bytes.
@@ -187,7 +195,34 @@ fn strides(x: &Tensor) -> [i64; 3] {
     [strides[0], strides[1], strides[2]].map(|stride| stride as i64)
 }
 
-fn flash([q, k, v]: [&Tensor; 3], options: &Options, scale: &[f32], size: usize) -> Result<Tensor> {
+/// Attention by the kernels for heads of `size` values.
+fn flash(qkv: [&Tensor; 3], options: &Options, scale: &[f32], size: usize) -> Result<Tensor> {
+    let is_plain = options.bias.is_none() && options.windows.is_none() && !options.causal;
+    let is_whole = WARPGROUP_SIZES.contains(&qkv[0].dims()[3]);
+    let units = match is_plain && is_whole && has_warpgroups(qkv[0].device()) {
+        true => Units::Warpgroups,
+        false => Units::Warps,
+    };
+    flash_by(units, qkv, options, scale, size)
+}
+
+/// What multiplies matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Units {
+    /// Each warp for itself: `cuda.cu`.
+    Warps,
+    /// Four warps together: `warpgroup.cu`. Heads of [`WARPGROUP_SIZES`], nothing added to scores, no windows.
+    Warpgroups,
+}
+
+/// Attention by one kind of units; the caller knows that the device has them.
+pub(crate) fn flash_by(
+    units: Units,
+    [q, k, v]: [&Tensor; 3],
+    options: &Options,
+    scale: &[f32],
+    size: usize,
+) -> Result<Tensor> {
     let (b, heads, n, d) = q.dims4()?;
     let (_, groups, m, _) = k.dims4()?;
     let (q, k, v) = (aligned(q)?, aligned(k)?, aligned(v)?);
@@ -227,18 +262,66 @@ fn flash([q, k, v]: [&Tensor; 3], options: &Options, scale: &[f32], size: usize)
         scales,
     };
     let is_biased = bias.is_some() || regions.is_some() || options.causal;
-    let (name, rows) = match is_biased {
-        true => (format!("attention_biased_{size}"), 16 * WARPS),
-        false => (format!("attention_{size}"), 32 * WARPS),
+    let tiles = |rows: usize| 2 * (rows + 2 * KEYS) * (size + APART);
+    let (name, rows, threads, shared) = match (units, is_biased) {
+        (Units::Warpgroups, _) => {
+            let (rows, tile) = (WARPGROUP_ROWS, 2 * WARPGROUP_ROWS * d);
+            (format!("hopper_attention_{d}"), rows, 256, 5 * tile + ALIGNED)
+        }
+        (_, true) => {
+            (format!("attention_biased_{size}"), 16 * WARPS, 32 * WARPS, tiles(16 * WARPS))
+        }
+        (_, false) => (format!("attention_{size}"), 32 * WARPS, 32 * WARPS, tiles(32 * WARPS)),
     };
-    let grid = Grid {
-        blocks: [b * windows * n.div_ceil(rows), heads, 1],
-        threads: [32 * WARPS, 1],
-        shared: 2 * (rows + 2 * KEYS) * (size + APART),
-    };
-    // SAFETY: `AttentionArgs` in `cuda.cu`; the shapes were checked, and windows name each token once.
+    let blocks = [b * windows * n.div_ceil(rows), heads, 1];
+    let grid = Grid { blocks, threads: [threads, 1], shared };
+    // SAFETY: `AttentionArgs` in `arguments.cuh`; the shapes were checked, and windows name each token once.
     unsafe { cuda::launch(device, &name, grid, &args)? };
     Ok(out)
+}
+
+/// Whether attention runs on the matrix units of warpgroups: the device has them, and what they give was compared once with
+/// what warps give, since they are new and few devices have them.
+pub(crate) fn has_warpgroups(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        use std::collections::HashMap;
+        use std::sync::{LazyLock, Mutex, PoisonError};
+        static COMPARED: LazyLock<Mutex<HashMap<usize, bool>>> = LazyLock::new(Mutex::default);
+
+        let ordinal = cuda.cuda_stream().context().ordinal();
+        let mut compared = COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
+        return *compared.entry(ordinal).or_insert_with(|| {
+            crate::device::cuda::is_hopper(cuda)
+                && WARPGROUP_SIZES
+                    .into_iter()
+                    .all(|d| difference_of_units(device, d).is_ok_and(|off| off <= DIFFERENCE))
+        });
+    }
+    let _ = device;
+    false
+}
+
+/// The largest difference of what both kinds of units give for made-up values of -1 to 1.
+#[cfg_attr(not(any(test, feature = "cuda")), allow(dead_code, reason = "for Hopper"))]
+pub(super) fn difference_of_units(device: &Device, d: usize) -> Result<f32> {
+    // More than two tiles of keys, the last of which is not full.
+    let (heads, n) = (2, 300);
+    let made = |factor: f32| {
+        let values = (0..heads * n * d).map(|i| (i as f32 * factor).sin());
+        let values = Tensor::from_iter(values, &Device::Cpu)?.reshape((1, heads, n, d))?;
+        values.to_dtype(DType::BF16)?.to_device(device)
+    };
+    let (q, k, v) = (made(0.37)?, made(0.61)?, made(0.89)?);
+    let scale = [(d as f32).powf(-0.5); 2];
+    let by = |units| {
+        let y = flash_by(units, [&q, &k, &v], &Options::default(), &scale, d)?;
+        y.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
+    };
+    let pairs = by(Units::Warps)?.into_iter().zip(by(Units::Warpgroups)?);
+    // NaN stays: `f32::max` would drop it.
+    let more = |most: f32, off: f32| if off > most || off.is_nan() { off } else { most };
+    Ok(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, more))
 }
 
 /// The same values so that each head of a token begins at a multiple of 16 bytes and lies together.

@@ -1,8 +1,10 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::super::norm::{self, Kind};
-use super::super::testing::{allowed, assert_close, everywhere, is_emulated, rounded, values};
-use super::{Options, Rotation, Run, Windows, forward, forward_joint, reference};
+use super::super::testing::{
+    allowed, assert_close, emulated, everywhere, is_emulated, rounded, values,
+};
+use super::{Options, Rotation, Run, Windows, cuda, forward, forward_joint, reference};
 
 fn options(scale: f32) -> Options {
     Options { scale: vec![scale], ..Options::default() }
@@ -391,4 +393,34 @@ fn runs_with_norms_of_their_own_attend_to_each_other() {
             }
         }
     });
+}
+
+#[test]
+fn warpgroups_give_what_the_reference_does() {
+    for (b, heads, groups, n, m, d) in [
+        (1, 2, 2, 300, 300, 128),
+        (2, 2, 1, 1, 1, 64),
+        (1, 1, 1, 128, 128, 128),
+        (1, 2, 2, 130, 257, 64),
+        (1, 1, 1, 5, 700, 128),
+    ] {
+        // As linear layers leave them: tokens outside, heads inside.
+        let part = |heads: usize, count: usize, seed| {
+            let x = values(&[b, count, heads, d], seed).to_dtype(DType::BF16).unwrap();
+            x.transpose(1, 2).unwrap()
+        };
+        let (q, k, v) = (part(heads, n, 1), part(groups, m, 2), part(groups, m, 3));
+        let scale: Vec<f32> = (0..heads).map(|head| 0.3 + head as f32).collect();
+        let plain = Options::default();
+        let exact = [&q, &k, &v].map(|x| rounded(x));
+        let expected = reference::attend(&exact[0], &exact[1], &exact[2], &plain, &scale).unwrap();
+        let found = emulated(&|| {
+            cuda::flash_by(cuda::Units::Warpgroups, [&q, &k, &v], &plain, &scale, d).unwrap()
+        });
+        assert_close(&rounded(&found), &expected, 1e-2, &format!("{b} {heads} {n} {m} {d}"));
+    }
+    for d in [64, 128] {
+        let off = emulated(&|| cuda::difference_of_units(&Device::Cpu, d).unwrap());
+        assert!(off > 0.0 && off < 0.01, "{off}");
+    }
 }

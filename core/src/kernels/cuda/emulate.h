@@ -42,6 +42,10 @@ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1);
 void load_matrices(unsigned (&r)[4], const void* row, bool transposed);
 void copy_async(void* to, const void* from, bool is_there);
 void wait_for_copies();
+void multiply_async(float* d, int columns, const unsigned* a, unsigned long long left, unsigned long long right, bool transposed,
+                    bool adds);
+void end_products();
+void wait_for_products(int unfinished);
 
 inline unsigned bits(float x) {
     unsigned y;

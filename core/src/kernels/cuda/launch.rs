@@ -123,7 +123,8 @@ pub(in super::super) unsafe fn launch<A>(
     // CUDA's own bounds, and those of devices from the oldest generation on.
     let blocks = grid.blocks[0] <= i32::MAX as usize && grid.blocks[1].max(grid.blocks[2]) < 65_536;
     let threads = grid.threads[0] * grid.threads[1] <= super::THREADS;
-    if !blocks || !threads || grid.shared > 99 << 10 {
+    let most = if name.starts_with(super::HOPPER) { 227 << 10 } else { 99 << 10 };
+    if !blocks || !threads || grid.shared > most {
         bail!("the kernel {name} in a {grid:?}");
     }
     match device {

@@ -18,5 +18,8 @@ pub(super) use launch::{Address, Grid, address, address_of, empty, launch, takes
 #[cfg(feature = "cuda")]
 pub(super) use product::Product;
 
+/// How names of kernels begin that only Hopper has.
+pub(super) const HOPPER: &str = "hopper_";
+
 /// Threads of a block, unless a kernel's shape says something else. Kernels are compiled for no more.
 pub(super) const THREADS: usize = 256;

@@ -5,7 +5,7 @@ use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice as Sli
 use candle_core::{Error, Result, bail};
 
 use super::launch::Grid;
-use crate::device::cuda::KERNELS;
+use crate::device::cuda::{HOPPER_KERNELS, KERNELS};
 
 /// Shared memory of a block that needs no leave.
 const SHARED: usize = 48 << 10;
@@ -23,7 +23,7 @@ pub(super) fn address(values: &CudaStorage, start: usize) -> Result<u64> {
     Ok(first + (start * size) as u64)
 }
 
-/// Launches one of [`KERNELS`].
+/// Launches one of [`KERNELS`], or of [`HOPPER_KERNELS`], whose names say so.
 ///
 /// # Safety
 /// As `launch::launch`.
@@ -33,7 +33,11 @@ pub(super) unsafe fn launch<A>(
     grid: Grid,
     arguments: *const A,
 ) -> Result<()> {
-    let function = device.get_or_load_custom_func(name, "tagbrush", KERNELS)?.into_cuda_function();
+    let (module, kernels) = match name.starts_with(super::HOPPER) {
+        true => ("tagbrush hopper", HOPPER_KERNELS),
+        false => ("tagbrush", KERNELS),
+    };
+    let function = device.get_or_load_custom_func(name, module, kernels)?.into_cuda_function();
     if grid.shared > SHARED {
         let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(most, grid.shared as i32).map_err(Error::wrap)?;

@@ -4,6 +4,7 @@
 #include "device.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <string>
@@ -27,8 +28,8 @@ enum Code {
     NOT_FOUND = 500,
 };
 
-// Most shared memory of a block: without leave, and with it on devices of the oldest generation.
-constexpr unsigned SHARED = 48 << 10, MOST_SHARED = 99 << 10;
+// Most shared memory of a block: without leave, with it on devices of the oldest generation, and on Hopper.
+constexpr unsigned SHARED = 48 << 10, MOST_SHARED = 99 << 10, HOPPER_SHARED = 227 << 10;
 constexpr unsigned THREADS = 1024;
 
 struct Function {
@@ -42,6 +43,12 @@ struct Function {
 thread_local void* context;
 char the_context, the_pool;
 std::atomic<size_t> streams;
+
+// Hopper has kernels of its own.
+int generation() {
+    const char* named = getenv("TAGBRUSH_EMULATED_GENERATION");
+    return named ? atoi(named) : 9;
+}
 
 bool is_lost() { return context != &the_context; }
 
@@ -96,7 +103,7 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
     case 1: *value = THREADS; break;
     case 10: *value = 32; break; // Lanes of a warp.
     case 16: *value = 1; break; // Multiprocessors.
-    case 75: *value = 8; break; // Compute capability 8.0.
+    case 75: *value = generation(); break; // Compute capability.
     case 76: *value = 0; break;
     case 115: *value = 1; break; // Memory pools.
     default: *value = 0;
@@ -212,7 +219,7 @@ API cuModuleGetFunction(void** made, void*, const char* name) {
     return *made ? SUCCESS : NOT_FOUND;
 }
 API cuFuncSetAttribute(void* made, int attribute, int value) {
-    if (attribute != 8 || value < 0 || unsigned(value) > MOST_SHARED) return INVALID_VALUE;
+    if (attribute != 8 || value < 0 || unsigned(value) > (generation() == 9 ? HOPPER_SHARED : MOST_SHARED)) return INVALID_VALUE;
     static_cast<Function*>(made)->shared = unsigned(value);
     return SUCCESS;
 }
