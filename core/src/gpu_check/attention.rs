@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use super::{Report, seconds};
 use crate::device::{Placement, classify};
 use crate::error::Result;
-use crate::kernels::attention::{Options, Units, flash_by, has_warpgroups};
+use crate::kernels::attention::{Options, flash_by, has_warpgroups};
+use crate::kernels::cuda::Units;
 
 /// Model, batch, heads, tokens, and values of a head.
 const SHAPES: &[(&str, [usize; 4])] = &[

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use crate::device::{Device, Placement, Precision, classify};
 use crate::error::Result;
-use crate::kernels::check;
+use crate::kernels::cuda::Units;
+use crate::kernels::{attention as kernel, check, linear};
 
 /// What was found.
 pub struct Report {
@@ -58,7 +59,12 @@ pub fn run(device: Device, quick: bool) -> Result<Report> {
     let (bf16, f32) = (at(Precision::Bf16)?, at(Precision::F32)?);
     let mut report = Report { sections: Map::new(), wrong: Vec::new() };
     let version = env!("CARGO_PKG_VERSION");
-    report.add("about", json!({"version": version, "device": bf16.describe()}));
+    let units = json!({
+        "attention": kernel::has_warpgroups(bf16.candle()),
+        "convolutions": linear::units(bf16.candle()) == Units::Warpgroups,
+    });
+    let about = json!({"version": version, "device": bf16.describe(), "warpgroups": units});
+    report.add("about", about);
 
     let outcomes = check::compare(bf16.candle(), |run| run());
     let outcomes = outcomes.map_err(|e| classify(e, "the kernels failed"))?;

@@ -3,8 +3,8 @@
 //! `mod.rs` of each folder is the contract (shapes, types, layout) and the choice of the
 //! implementation; `reference.rs` defines the result with plain tensor operations; `cpu.rs` is the
 //! implementation for the CPU, written once over the instruction sets and engines of `cpu/`; `cuda.rs`
-//! launches the kernels of `cuda.cu`, which share `cuda/`; `tests.rs` runs every implementation against the reference. The floors above never ask what
-//! device they run on.
+//! launches the kernels of `cuda.cu`, and on Hopper those of `warpgroup.cu`, which share `cuda/`; `tests.rs` runs every
+//! implementation against the reference. The floors above never ask what device they run on.
 //!
 //! Unsafe code is allowed here and nowhere above: for the instructions of a processor that was
 //! asked for them, for packed memory that is addressed by its layout, and for results that several

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::super::cuda::{self, Address, Grid, THREADS};
+use super::super::cuda::{self, Address, Grid, THREADS, Units};
 use super::super::norm;
 use super::{Options, Rotation, Run, reference};
 
@@ -19,7 +19,6 @@ const WARPGROUP_ROWS: usize = 128;
 /// What tiles in shared memory begin at multiples of.
 const ALIGNED: usize = 1024;
 /// What units may differ by where values are of -1 to 1: the rounding of weights, in another order.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "for Hopper"))]
 const DIFFERENCE: f32 = 0.02;
 /// Most heads: their scales are part of the arguments.
 const HEADS: usize = 64;
@@ -206,15 +205,6 @@ fn flash(qkv: [&Tensor; 3], options: &Options, scale: &[f32], size: usize) -> Re
     flash_by(units, qkv, options, scale, size)
 }
 
-/// What multiplies matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Units {
-    /// Each warp for itself: `cuda.cu`.
-    Warps,
-    /// Four warps together: `warpgroup.cu`. Heads of [`WARPGROUP_SIZES`], nothing added to scores, no windows.
-    Warpgroups,
-}
-
 /// Attention by one kind of units; the caller knows that the device has them.
 pub(crate) fn flash_by(
     units: Units,
@@ -280,30 +270,17 @@ pub(crate) fn flash_by(
     Ok(out)
 }
 
-/// Whether attention runs on the matrix units of warpgroups: the device has them, and what they give was compared once with
-/// what warps give, since they are new and few devices have them.
+/// Whether attention runs on the matrix units of warpgroups: `warpgroup.cu`, for heads of [`WARPGROUP_SIZES`] without windows
+/// and with nothing added to scores.
 pub(crate) fn has_warpgroups(device: &Device) -> bool {
-    #[cfg(feature = "cuda")]
-    if let Device::Cuda(cuda) = device {
-        use std::collections::HashMap;
-        use std::sync::{LazyLock, Mutex, PoisonError};
-        static COMPARED: LazyLock<Mutex<HashMap<usize, bool>>> = LazyLock::new(Mutex::default);
-
-        let ordinal = cuda.cuda_stream().context().ordinal();
-        let mut compared = COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
-        return *compared.entry(ordinal).or_insert_with(|| {
-            crate::device::cuda::is_hopper(cuda)
-                && WARPGROUP_SIZES
-                    .into_iter()
-                    .all(|d| difference_of_units(device, d).is_ok_and(|off| off <= DIFFERENCE))
-        });
-    }
-    let _ = device;
-    false
+    cuda::has_warpgroups(device, "attention", DIFFERENCE, || {
+        let [a, b] = WARPGROUP_SIZES.map(|d| difference_of_units(device, d));
+        let (a, b) = (a?, b?);
+        Ok(if a > b || a.is_nan() { a } else { b })
+    })
 }
 
 /// The largest difference of what both kinds of units give for made-up values of -1 to 1.
-#[cfg_attr(not(any(test, feature = "cuda")), allow(dead_code, reason = "for Hopper"))]
 pub(super) fn difference_of_units(device: &Device, d: usize) -> Result<f32> {
     // More than two tiles of keys, the last of which is not full.
     let (heads, n) = (2, 300);

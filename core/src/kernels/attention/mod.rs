@@ -29,7 +29,7 @@ use super::cpu::NormArgs;
 use super::host::{self, Held};
 use super::norm;
 #[cfg(feature = "gpu-check")]
-pub(crate) use cuda::{Units, flash_by, has_warpgroups};
+pub(crate) use cuda::{flash_by, has_warpgroups};
 pub(crate) use joint::{Run, forward_joint};
 
 /// What is added to scores between regions.

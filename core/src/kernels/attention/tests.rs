@@ -1,5 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 
+use super::super::cuda::Units;
 use super::super::norm::{self, Kind};
 use super::super::testing::{
     allowed, assert_close, emulated, everywhere, is_emulated, rounded, values,
@@ -412,10 +413,10 @@ fn warpgroups_give_what_the_reference_does() {
         let (q, k, v) = (part(heads, n, 1), part(groups, m, 2), part(groups, m, 3));
         let scale: Vec<f32> = (0..heads).map(|head| 0.3 + head as f32).collect();
         let plain = Options::default();
-        let exact = [&q, &k, &v].map(|x| rounded(x));
+        let exact = [&q, &k, &v].map(rounded);
         let expected = reference::attend(&exact[0], &exact[1], &exact[2], &plain, &scale).unwrap();
         let found = emulated(&|| {
-            cuda::flash_by(cuda::Units::Warpgroups, [&q, &k, &v], &plain, &scale, d).unwrap()
+            cuda::flash_by(Units::Warpgroups, [&q, &k, &v], &plain, &scale, d).unwrap()
         });
         assert_close(&rounded(&found), &expected, 1e-2, &format!("{b} {heads} {n} {m} {d}"));
     }

@@ -1,2 +1,3 @@
 // The kernels for compute capability 9.0 alone, as one unit to compile.
 #include "../attention/warpgroup.cu"
+#include "../linear/warpgroup.cu"

@@ -8,12 +8,15 @@
 //! In tests, `core/tests/emulated` has a C++ compiler translate the same sources and runs them on the
 //! processor: everything but the speed and the driver is as on a device.
 
+mod hopper;
 mod launch;
 #[cfg(feature = "cuda")]
 mod product;
 #[cfg(feature = "cuda")]
 mod stream;
 
+pub(crate) use hopper::Units;
+pub(super) use hopper::has_warpgroups;
 pub(super) use launch::{Address, Grid, address, address_of, empty, launch, takes};
 #[cfg(feature = "cuda")]
 pub(super) use product::Product;

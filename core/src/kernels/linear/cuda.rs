@@ -1,12 +1,14 @@
 //! The linear map on CUDA: the product is the vendor's library's, with what follows it where the library can do that
-//! too; else that is a kernel. Windows are cut out of the picture in runs of rows, so that their copies stay small.
+//! too; else that is a kernel. Windows are cut out of the picture in runs of rows, so that their copies stay small; on Hopper a kernel
+//! for convolutions (`convolution.rs`) needs no copies.
 
 use candle_core::{DType, Result, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::super::activation::Activation;
-use super::super::cuda::{self, Address, Grid};
+use super::super::cuda::{self, Address, Grid, Units};
 use super::super::norm;
+use super::convolution::{self, Convolution};
 use super::{Combine, Options, Patches, Window, shape};
 
 /// Most bytes of the rows of windows at once.
@@ -53,6 +55,18 @@ pub(super) struct Layer<'a> {
 }
 
 pub(super) fn forward(x: &Tensor, layer: Layer<'_>, options: &Options<'_>) -> Result<Tensor> {
+    let is_convolution = options.window.is_some_and(|window| !is_every_pixel(window));
+    let units = if is_convolution { convolution::units(x.device()) } else { Units::Warps };
+    forward_by(units, x, layer, options)
+}
+
+/// The same by one kind of units; the caller knows that the device has them.
+pub(super) fn forward_by(
+    units: Units,
+    x: &Tensor,
+    layer: Layer<'_>,
+    options: &Options<'_>,
+) -> Result<Tensor> {
     let weight = layer.weight;
     let (n, k) = weight.dims2()?;
     let (mut dims, patches, width) = shape(x, options.window)?;
@@ -87,6 +101,16 @@ pub(super) fn forward(x: &Tensor, layer: Layer<'_>, options: &Options<'_>) -> Re
     let x = x.contiguous()?;
     if i32::try_from(rows).is_err() {
         candle_core::bail!("windows over {:?}", x.dims());
+    }
+    if units == Units::Warpgroups && x.dtype() != DType::U8 {
+        let x = x.to_dtype(weight.dtype())?;
+        let (activation, other) = (options.activation, other.as_ref());
+        let convolution =
+            Convolution { x: &x, patches, layer, activation, other, multiplies, out: &out };
+        if convolution.fits()? {
+            convolution.run()?;
+            return Ok(out);
+        }
     }
     let most = (MOST / (k * weight.dtype().size_in_bytes()).max(1)).clamp(1, rows.max(1));
     for first in (0..rows).step_by(most) {

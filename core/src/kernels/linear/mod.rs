@@ -12,6 +12,7 @@
 //! Weights are prepared once, at load, in the layout that the device wants; the tensors they came
 //! from can go. Bytes are taken as the numbers 0 to 255.
 
+mod convolution;
 mod cpu;
 mod cuda;
 mod reference;
@@ -25,6 +26,8 @@ use super::cpu::Patches;
 pub(crate) use super::cpu::Window;
 use super::host::{self, Held};
 use super::norm;
+#[cfg(feature = "gpu-check")]
+pub(crate) use convolution::units;
 
 /// A weight matrix and its bias, ready for use.
 pub(crate) struct Weights(Kind);

@@ -1,9 +1,15 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::super::activation::Activation;
+use super::super::cuda::Units;
 use super::super::norm::{self, Kind};
-use super::super::testing::{allowed, assert_close, everywhere, is_emulated, rounded, values};
-use super::{Combine, Options, Weights, Window, bytes_of_weight, forward, forward_two, reference};
+use super::super::testing::{
+    allowed, assert_close, emulated, everywhere, is_emulated, rounded, values,
+};
+use super::{
+    Combine, Options, Weights, Window, bytes_of_weight, convolution, cuda, forward, forward_two,
+    reference,
+};
 use crate::kernels::cpu::Isa;
 
 const PLAIN: Options<'static> = Options {
@@ -316,4 +322,52 @@ fn two_layers_are_one_and_then_the_other_to_the_last_bit() {
             }
         }
     });
+}
+
+#[test]
+fn convolutions_by_warpgroups_give_what_the_reference_does() {
+    let around = Window::AROUND;
+    let halves = Window { stride: (2, 2), rows: (0, 1), columns: (0, 1), ..around };
+    let wide = Window { size: (1, 5), stride: (3, 1), rows: (0, 0), columns: (2, 2) };
+    for (shape, n, window) in [
+        ([1, 1, 1, 64], 2, around),
+        ([2, 9, 17, 64], 130, around),
+        ([1, 12, 11, 192], 256, around),
+        ([3, 8, 6, 128], 72, halves),
+        ([1, 10, 40, 64], 140, wide),
+    ] {
+        let k = window.size.0 * window.size.1 * shape[3];
+        let low = |shape: &[usize], seed| values(shape, seed).to_dtype(DType::BF16).unwrap();
+        let (x, weight, bias) = (low(&shape, 1), low(&[n, k], 2), values(&[n], 3));
+        let layer = cuda::Layer { weight: &weight, bias: &bias, rounded: &bias };
+        let mut dims = super::shape(&x, Some(window)).unwrap().0;
+        dims.push(n);
+        let other = low(&dims, 4);
+        for (activation, combine) in [
+            (Activation::Identity, Combine::Keep),
+            (Activation::Silu, Combine::Add(&other)),
+            (Activation::Relu, Combine::Multiply(&other)),
+        ] {
+            let window = Some(window);
+            let options = Options { window, activation, combine, dtype: DType::BF16, ..PLAIN };
+            let found =
+                emulated(&|| cuda::forward_by(Units::Warpgroups, &x, layer, &options).unwrap());
+            let options = Options { dtype: DType::F32, ..options };
+            let expected =
+                reference::forward(&rounded(&x), &rounded(&weight), &bias, &options).unwrap();
+            let size = crate::kernels::check::largest(&expected).unwrap();
+            assert_close(&rounded(&found), &expected, size / 128.0, &format!("{shape:?} {n}"));
+        }
+    }
+    // What the kernel does not take goes another way.
+    let (x, weight) = (values(&[1, 5, 5, 48], 1), values(&[8, 9 * 48], 2));
+    let (x, weight) = (x.to_dtype(DType::BF16).unwrap(), weight.to_dtype(DType::BF16).unwrap());
+    let bias = values(&[8], 3);
+    let layer = cuda::Layer { weight: &weight, bias: &bias, rounded: &bias };
+    let options = Options { window: Some(around), dtype: DType::BF16, ..PLAIN };
+    let by = |units| rounded(&cuda::forward_by(units, &x, layer, &options).unwrap());
+    let (found, expected) = emulated(&|| (by(Units::Warpgroups), by(Units::Warps)));
+    assert_close(&found, &expected, 0.0, "48 channels");
+    let off = emulated(&|| convolution::difference(&Device::Cpu).unwrap());
+    assert!(off > 0.0 && off < 0.01, "{off}");
 }
