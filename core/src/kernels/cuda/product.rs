@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t;
@@ -68,6 +68,7 @@ impl Product<'_> {
         let [a, b, bias] = [address(self.weight)?, address(self.x)?, address(self.bias)?];
         let (c, d) = (self.other.unwrap_or(self.out), self.out);
         let stream = device.cuda_stream();
+        stream.context().bind_to_thread().map_err(Error::wrap)?;
         let shape = Shape {
             device: stream.context().ordinal(),
             n,
@@ -89,9 +90,8 @@ impl Product<'_> {
         let workspace = room.as_ref().map_or(Ok(Address::NONE), address)?;
         let (alpha, beta) = (1f32, if shape.adds { 1f32 } else { 0.0 });
         let number = |x: &f32| std::ptr::from_ref(x).cast::<c_void>();
-        stream.context().bind_to_thread().map_err(Error::wrap)?;
         // SAFETY: the caller's promise; the layouts are those of the operands.
-        unsafe {
+        let launched = unsafe {
             library::matmul(
                 handle(device),
                 operation.description,
@@ -110,10 +110,24 @@ impl Product<'_> {
                 found.workspaceSize,
                 stream.cu_stream().cast(),
             )
+        };
+        match launched {
+            Ok(()) => Ok(true),
+            // It chose what it cannot do.
+            Err(library::CublasError(NOT_SUPPORTED)) => {
+                kept().insert(shape, None);
+                Ok(false)
+            }
+            Err(error) => Err(failed(error)),
         }
-        .map_err(failed)?;
-        Ok(true)
     }
+}
+
+const NOT_SUPPORTED: sys::cublasStatus_t = sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED;
+
+/// The choices so far.
+fn kept() -> MutexGuard<'static, HashMap<Shape, Found>> {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A handle of cuBLAS is one of cuBLASLt as well.
@@ -180,7 +194,7 @@ impl Operation {
         device: &CudaDevice,
         shape: Shape,
     ) -> std::result::Result<Found, library::CublasError> {
-        let mut kept = FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut kept = kept();
         if let Some(found) = kept.get(&shape) {
             return Ok(*found);
         }
@@ -216,7 +230,7 @@ impl Operation {
         };
         let found = match ask() {
             Ok(found) => Ok(Some(found)),
-            Err(library::CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(None),
+            Err(library::CublasError(NOT_SUPPORTED)) => Ok(None),
             Err(error) => Err(error),
         };
         // SAFETY: they were made above.

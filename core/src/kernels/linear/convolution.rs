@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::activation::Activation;
 use super::super::cuda::{self, Address, Grid, Units};
-use super::cuda::{Layer, forward_by};
+use super::cuda::{Layer, WindowArgs, forward_by};
 use super::{Combine, Options, Patches, Window};
 
 /// Pixels and channels of the result that a block computes, bytes of a tile in shared memory, tiles on each side, and what
@@ -28,17 +28,7 @@ struct Args {
     out: Address,
     rows: i32,
     n: i32,
-    height: i32,
-    width: i32,
-    channels: i32,
-    down: i32,
-    across: i32,
-    size_y: i32,
-    size_x: i32,
-    stride_y: i32,
-    stride_x: i32,
-    top: i32,
-    left: i32,
+    window: WindowArgs,
     activation: i32,
     multiplies: i32,
 }
@@ -72,9 +62,6 @@ impl Convolution<'_> {
     }
 
     pub(super) fn run(&self) -> Result<()> {
-        let Patches { height, width, channels, window } = self.patches;
-        let Window { size, stride, rows: above, columns } = window;
-        let (down, across) = self.patches.grid();
         let n = self.layer.weight.dims()[0];
         let rows = self.out.elem_count() / n;
         let args = Args {
@@ -85,17 +72,7 @@ impl Convolution<'_> {
             out: cuda::address(self.out)?,
             rows: rows as i32,
             n: n as i32,
-            height: height as i32,
-            width: width as i32,
-            channels: channels as i32,
-            down: down as i32,
-            across: across as i32,
-            size_y: size.0 as i32,
-            size_x: size.1 as i32,
-            stride_y: stride.0 as i32,
-            stride_x: stride.1 as i32,
-            top: above.0 as i32,
-            left: columns.0 as i32,
+            window: WindowArgs::of(&self.patches),
             activation: self.activation.number(),
             multiplies: i32::from(self.multiplies),
         };

@@ -1,6 +1,7 @@
 // What goes before and after a product of matrices: the pixels of windows side by side; bias, activation
 // and a second operand.
 #include "../cuda/common.cuh"
+#include "window.cuh"
 
 struct FinishArgs {
     const void* product; // (rows, n)
@@ -65,9 +66,7 @@ struct CutArgs {
     void* out;     // (rows, size_y size_x channels), rows from `first` on
     int first;
     int count; // values of out
-    int height, width, channels;
-    int down, across;
-    int size_y, size_x, stride_y, stride_x, top, left;
+    WindowArgs window;
 };
 
 // `V` is what is copied at once: a vector where channels are whole vectors.
@@ -75,18 +74,18 @@ template <class V, class U, class F> __device__ void cut(const CutArgs& a, F con
     long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= a.count) return;
     int i = int(thread);
-    int channel = i % a.channels;
-    int rest = i / a.channels;
-    int taps = a.size_y * a.size_x;
+    int channel = i % a.window.channels;
+    int rest = i / a.window.channels;
+    int taps = a.window.size_y * a.window.size_x;
     int tap = rest % taps;
     int row = a.first + rest / taps;
-    int x = row % a.across * a.stride_x + tap % a.size_x - a.left;
-    int above = row / a.across;
-    int y = above % a.down * a.stride_y + tap / a.size_x - a.top;
-    long long entry = above / a.down;
+    int x = row % a.window.across * a.window.stride_x + tap % a.window.size_x - a.window.left;
+    int above = row / a.window.across;
+    int y = above % a.window.down * a.window.stride_y + tap / a.window.size_x - a.window.top;
+    long long entry = above / a.window.down;
     U value = {};
-    if (x >= 0 && x < a.width && y >= 0 && y < a.height) {
-        value = convert(static_cast<const V*>(a.x)[((entry * a.height + y) * a.width + x) * a.channels + channel]);
+    if (x >= 0 && x < a.window.width && y >= 0 && y < a.window.height) {
+        value = convert(static_cast<const V*>(a.x)[((entry * a.window.height + y) * a.window.width + x) * a.window.channels + channel]);
     }
     static_cast<U*>(a.out)[i] = value;
 }

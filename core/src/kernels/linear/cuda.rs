@@ -32,6 +32,12 @@ struct CutArgs {
     out: Address,
     first: i32,
     count: i32,
+    window: WindowArgs,
+}
+
+/// Where a window goes over pictures.
+#[repr(C)]
+pub(super) struct WindowArgs {
     height: i32,
     width: i32,
     channels: i32,
@@ -43,6 +49,27 @@ struct CutArgs {
     stride_x: i32,
     top: i32,
     left: i32,
+}
+
+impl WindowArgs {
+    pub(super) fn of(patches: &Patches) -> Self {
+        let Patches { height, width, channels, window } = *patches;
+        let Window { size, stride, rows, columns } = window;
+        let (down, across) = patches.grid();
+        Self {
+            height: height as i32,
+            width: width as i32,
+            channels: channels as i32,
+            down: down as i32,
+            across: across as i32,
+            size_y: size.0 as i32,
+            size_x: size.1 as i32,
+            stride_y: stride.0 as i32,
+            stride_x: stride.1 as i32,
+            top: rows.0 as i32,
+            left: columns.0 as i32,
+        }
+    }
 }
 
 /// Weights and their bias, in `f32` and in the type of the weights.
@@ -127,10 +154,8 @@ fn is_every_pixel(window: Window) -> bool {
 
 /// Rows of what a window shows, `(rows, k)` as values of type `dtype`.
 fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -> Result<Tensor> {
-    let Patches { height, width, channels, window } = *patches;
-    let Window { size, stride, rows: above, columns } = window;
-    let (down, across) = patches.grid();
-    let k = size.0 * size.1 * channels;
+    let Patches { channels, window, .. } = *patches;
+    let k = window.size.0 * window.size.1 * channels;
     let vector = 16 / dtype.size_in_bytes();
     let (x, of) = match x.dtype() {
         DType::U8 => (x.clone(), "u8"),
@@ -153,17 +178,7 @@ fn cut(x: &Tensor, patches: &Patches, first: usize, rows: usize, dtype: DType) -
         out: cuda::address(&out)?,
         first: first as i32,
         count: count as i32,
-        height: height as i32,
-        width: width as i32,
-        channels: (channels / step) as i32,
-        down: down as i32,
-        across: across as i32,
-        size_y: size.0 as i32,
-        size_x: size.1 as i32,
-        stride_y: stride.0 as i32,
-        stride_x: stride.1 as i32,
-        top: above.0 as i32,
-        left: columns.0 as i32,
+        window: WindowArgs { channels: (channels / step) as i32, ..WindowArgs::of(patches) },
     };
     // SAFETY: `CutArgs` in `cuda.cu`; rows of the windows of `x`, of which there are that many.
     unsafe { cuda::launch(x.device(), name, Grid::of(count), &args)? };

@@ -1,6 +1,7 @@
 // Convolutions on Hopper as products whose left side is never laid out: a block has 128 pixels of the result and 128 of its
 // channels, and copies of a window's pixels what it multiplies next. Channels are multiples of 64.
 #include "../cuda/warpgroup.cuh"
+#include "window.cuh"
 
 struct ConvolutionArgs {
     const void* x;      // (b, height, width, channels), bfloat16
@@ -10,9 +11,7 @@ struct ConvolutionArgs {
     void* out;          // (rows, n), bfloat16
     int rows;           // b down across
     int n;              // even
-    int height, width, channels;
-    int down, across;
-    int size_y, size_x, stride_y, stride_x, top, left;
+    WindowArgs window;
     int activation;
     int multiplies; // else `other` is added
 };
@@ -41,16 +40,16 @@ __device__ __forceinline__ void convolution(const ConvolutionArgs& a) {
     int first = int(blockIdx.x / columns) * PIXELS, from = int(blockIdx.x % columns) * OUTPUTS;
     const bf16* x = static_cast<const bf16*>(a.x);
     const bf16* weight = static_cast<const bf16*>(a.weight);
-    int depth = a.size_y * a.size_x * a.channels;
+    int depth = a.window.size_y * a.window.size_x * a.window.channels;
 
     int row = threadIdx.x / 8, column = threadIdx.x % 8 * 8;
     Window windows[MINE];
 #pragma unroll
     for (int i = 0; i < MINE; i++) {
-        int pixel = first + row + 32 * i, above = pixel / a.across;
-        windows[i].x = pixel % a.across * a.stride_x - a.left;
-        windows[i].y = above % a.down * a.stride_y - a.top;
-        windows[i].entry = pixel < a.rows ? above / a.down * a.height * a.width : -1;
+        int pixel = first + row + 32 * i, above = pixel / a.window.across;
+        windows[i].x = pixel % a.window.across * a.window.stride_x - a.window.left;
+        windows[i].y = above % a.window.down * a.window.stride_y - a.window.top;
+        windows[i].entry = pixel < a.rows ? above / a.window.down * a.window.height * a.window.width : -1;
     }
 
     // What is copied next: 64 channels of one pixel of the windows.
@@ -61,18 +60,18 @@ __device__ __forceinline__ void convolution(const ConvolutionArgs& a) {
             for (int i = 0; i < MINE; i++) {
                 int line = row + 32 * i, place_of = place(line, column);
                 int y = windows[i].y + down, z = windows[i].x + right;
-                bool is_there = windows[i].entry >= 0 && y >= 0 && y < a.height && z >= 0 && z < a.width;
-                long long pixel = is_there ? windows[i].entry + y * a.width + z : 0;
-                copy_async(pixels + stage * TILE + place_of, x + pixel * a.channels + channel + column, is_there);
+                bool is_there = windows[i].entry >= 0 && y >= 0 && y < a.window.height && z >= 0 && z < a.window.width;
+                long long pixel = is_there ? windows[i].entry + y * a.window.width + z : 0;
+                copy_async(pixels + stage * TILE + place_of, x + pixel * a.window.channels + channel + column, is_there);
                 bool is_output = from + line < a.n;
                 long long output = is_output ? from + line : 0;
                 copy_async(weights + stage * TILE + place_of, weight + output * depth + at + column, is_output);
             }
             at += SWAPPED;
             channel += SWAPPED;
-            if (channel == a.channels) {
+            if (channel == a.window.channels) {
                 channel = 0;
-                if (++right == a.size_x) right = 0, down++;
+                if (++right == a.window.size_x) right = 0, down++;
             }
         }
     };
