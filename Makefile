@@ -45,9 +45,9 @@ check-gpu:
 # Compares and measures on a device of NVIDIA's: docs/gpu.md. Builds with nvcc of PyPI's packages.
 gpu-check:
 	core/gpu/with-nvcc.sh cargo build --release -p tagbrush --features cuda,gpu-check --bin gpu-check
-	@program=$$(realpath $(or $(CARGO_TARGET_DIR),target/cuda/target)/release/gpu-check); \
+	@program=$$(realpath $(or $(CARGO_TARGET_DIR),$(or $(TAGBRUSH_CUDA_HOME),target/cuda)/target)/release/gpu-check); \
 	if ls /dev/nvidia[0-9]* > /dev/null 2>&1; then $$program --output benches/results/gpu.json; \
-	else echo "no device here; on a machine with one: $$program --output gpu.json"; fi
+	else gzip -kf $$program; echo "no device here; on a machine with one: $$program --output gpu.json, packed: $$program.gz"; fi
 
 # The Python package, tested as people get it: the wheel, installed. It is built with the profile and in the target folder of
 # everything else. What the tools of the tests and the server switch on in shared dependencies is not part of a wheel, so the core

@@ -3,7 +3,7 @@
 # core/gpu/emulate.sh cargo test --release -p tagbrush --features cuda --lib
 #
 # What is built is what people get, but for nvcc's translation of the kernels. TAGBRUSH_EMULATED_MEMORY sets the
-# megabytes of the device; TAGBRUSH_EMULATED_LOG names a file for all that is asked of it, a line each.
+# megabytes of the device (2048); TAGBRUSH_EMULATED_LOG names a file for all that is asked of it, a line each.
 set -euo pipefail
 root=$(realpath "$(dirname "$0")/../..")
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/types

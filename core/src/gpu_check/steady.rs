@@ -27,7 +27,7 @@ struct Extent {
 pub(super) fn run(report: &mut Report, placement: &Placement, quick: bool) -> Result<()> {
     let Extent { runs, sides, pictures, left } = match quick {
         false => Extent { runs: 200, sides: 12, pictures: 4096, left: 64 << 20 },
-        true => Extent { runs: 8, sides: 3, pictures: 256, left: 16 << 20 },
+        true => Extent { runs: 6, sides: 3, pictures: 64, left: 4 << 20 },
     };
     let at = || LoadOptions::default().device(placement.device());
     let edits = EditPipeline::load("demo", &at())?;

@@ -59,7 +59,7 @@ void record(const char* what, ...) {
 size_t total() {
     static const size_t bytes = [] {
         const char* megabytes = getenv("TAGBRUSH_EMULATED_MEMORY");
-        return (megabytes ? strtoull(megabytes, nullptr, 10) : 16384) << 20;
+        return (megabytes ? strtoull(megabytes, nullptr, 10) : 2048) << 20;
     }();
     return bytes;
 }
