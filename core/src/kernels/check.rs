@@ -8,7 +8,7 @@ use super::bilateral_blur::{self, Blur};
 use super::linear::{self, Combine, Window};
 use super::modulation::{self, Gated, Shifted};
 use super::norm::{self, Kind};
-use super::{depthwise_conv, group_norm};
+use super::{depthwise_conv, group_norm, largest};
 
 /// What an operation gave.
 pub(crate) struct Case {
@@ -161,12 +161,6 @@ fn cases(device: &Device, rounded: DType, dtype: DType) -> Result<Vec<Case>> {
     let halves = picture.narrow(D::Minus1, 32, 32)?;
     push("activation".to_owned(), Activation::Silu.forward(&halves)?);
     Ok(cases)
-}
-
-/// The largest size of a value. What is no number stays: the tensor library's `max` passes it over.
-pub(super) fn largest(x: &Tensor) -> Result<f32> {
-    let more = |most: f32, x: f32| if x.abs() > most || x.is_nan() { x.abs() } else { most };
-    Ok(x.flatten_all()?.to_vec1::<f32>()?.into_iter().fold(0.0, more))
 }
 
 /// Reproducible values of -1 to 1.

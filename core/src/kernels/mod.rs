@@ -28,6 +28,16 @@ pub(crate) mod norm;
 #[cfg(test)]
 mod testing;
 
+/// The largest size of a value. What is no number stays: the tensor library's `max` passes it over.
+fn largest(x: &candle_core::Tensor) -> candle_core::Result<f32> {
+    let more = |most: f32, x: f32| if x.abs() > most || x.is_nan() { x.abs() } else { most };
+    Ok(x.to_dtype(candle_core::DType::F32)?
+        .flatten_all()?
+        .to_vec1::<f32>()?
+        .into_iter()
+        .fold(0.0, more))
+}
+
 /// Whether an item gives, to the last bit, alone what it gives with others: products of a device's library
 /// depend on how many rows there are.
 #[cfg(test)]

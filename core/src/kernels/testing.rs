@@ -83,6 +83,6 @@ pub(super) fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, wh
     if expected.elem_count() == 0 {
         return;
     }
-    let difference = check::largest(&(found - expected).unwrap()).unwrap();
+    let difference = super::largest(&(found - expected).unwrap()).unwrap();
     assert!(difference <= tolerance, "{what}: differs by {difference}, allowed {tolerance}");
 }

@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::cuda::{self, Address, Grid, THREADS, Units};
-use super::super::norm;
+use super::super::{largest, norm};
 use super::{Options, Rotation, Run, reference};
 
 /// Keys of a tile, warps of a block, and values that follow a row of a tile; as in `cuda.cu`.
@@ -291,14 +291,9 @@ pub(super) fn difference_of_units(device: &Device, d: usize) -> Result<f32> {
     };
     let (q, k, v) = (made(0.37)?, made(0.61)?, made(0.89)?);
     let scale = [(d as f32).powf(-0.5); 2];
-    let by = |units| {
-        let y = flash_by(units, [&q, &k, &v], &Options::default(), &scale, d)?;
-        y.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
-    };
-    let pairs = by(Units::Warps)?.into_iter().zip(by(Units::Warpgroups)?);
-    // NaN stays: `f32::max` would drop it.
-    let more = |most: f32, off: f32| if off > most || off.is_nan() { off } else { most };
-    Ok(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, more))
+    let by =
+        |units| flash_by(units, [&q, &k, &v], &Options::default(), &scale, d)?.to_dtype(DType::F32);
+    largest(&(by(Units::Warps)? - by(Units::Warpgroups)?)?)
 }
 
 /// The same values so that each head of a token begins at a multiple of 16 bytes and lies together.

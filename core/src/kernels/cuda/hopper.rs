@@ -24,6 +24,10 @@ pub(in super::super) fn has_warpgroups(
     if let Device::Cuda(cuda) = device {
         use std::collections::HashMap;
         use std::sync::{LazyLock, Mutex, PoisonError};
+
+        use crate::device::classify;
+        use crate::error::ErrorKind;
+
         static COMPARED: LazyLock<Mutex<HashMap<(usize, &'static str), bool>>> =
             LazyLock::new(Mutex::default);
 
@@ -33,9 +37,16 @@ pub(in super::super) fn has_warpgroups(
             return *is_right;
         }
         // Two threads may both compare: they find the same.
-        let is_right =
-            crate::device::cuda::is_hopper(cuda) && difference().is_ok_and(|off| off <= allowed);
-        known().insert(key, is_right);
+        let found = match crate::device::cuda::is_hopper(cuda) {
+            true => difference(),
+            false => Ok(f32::INFINITY),
+        };
+        let is_right = matches!(found, Ok(off) if off <= allowed);
+        // In a full memory nothing can be told; the next call may find room.
+        let is_full = |e| classify(e, "units cannot be compared").kind() == ErrorKind::OutOfMemory;
+        if !found.is_err_and(is_full) {
+            known().insert(key, is_right);
+        }
         return is_right;
     }
     let _ = (device, what, allowed, difference);

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::activation::Activation;
 use super::super::cuda::{self, Address, Grid, Units};
+use super::super::largest;
 use super::cuda::{Layer, WindowArgs, forward_by};
 use super::{Combine, Options, Patches, Window};
 
@@ -114,13 +115,8 @@ pub(super) fn difference(device: &Device) -> Result<f32> {
             combine: Combine::Add(&other),
             dtype: DType::BF16,
         };
-        let y = forward_by(units, &x, layer, &options)?;
-        y.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
+        forward_by(units, &x, layer, &options)?.to_dtype(DType::F32)
     };
     let expected = by(Units::Warps)?;
-    let largest = expected.iter().fold(0f32, |most, y| most.max(y.abs()));
-    let pairs = expected.into_iter().zip(by(Units::Warpgroups)?);
-    // NaN stays: `f32::max` would drop it.
-    let more = |most: f32, off: f32| if off > most || off.is_nan() { off } else { most };
-    Ok(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, more) / largest)
+    Ok(largest(&(by(Units::Warpgroups)? - &expected)?)? / largest(&expected)?)
 }

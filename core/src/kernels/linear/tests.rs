@@ -355,7 +355,7 @@ fn convolutions_by_warpgroups_give_what_the_reference_does() {
             let options = Options { dtype: DType::F32, ..options };
             let expected =
                 reference::forward(&rounded(&x), &rounded(&weight), &bias, &options).unwrap();
-            let size = crate::kernels::check::largest(&expected).unwrap();
+            let size = crate::kernels::largest(&expected).unwrap();
             assert_close(&rounded(&found), &expected, size / 128.0, &format!("{shape:?} {n}"));
         }
     }
